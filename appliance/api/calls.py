@@ -1,0 +1,123 @@
+"""One way into every call: deadlines in, our errors out as rich statuses.
+
+Invariant: a client never sees a traceback, and no failed call is without its ErrorInfo. Loop thread.
+Handlers are wrapped once when the server is built; an interceptor would cost a task a call.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, NoReturn, TypeAlias
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from grpc import aio
+
+from appliance.api import failures
+from appliance.errors import InvalidArgument
+
+log = logging.getLogger(__name__)
+
+UNARY_DEADLINE_DEFAULT_NS: Final = 10_000_000_000
+"""For unary calls, and for the read barrier of streams, that come without a deadline."""
+
+Context = aio.ServicerContext[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Handlers = dict[str, Handler]
+
+
+def deadline_ns(context: Context) -> int:
+    """When this call must be over, on time.monotonic_ns()."""
+    remaining_seconds = context.time_remaining()
+    if remaining_seconds is None:
+        return time.monotonic_ns() + UNARY_DEADLINE_DEFAULT_NS
+    return time.monotonic_ns() + int(remaining_seconds * 1e9)
+
+
+async def abort(context: Context, error: BaseException) -> NoReturn:
+    """Ends the call with the rich status of error; whatever is a bug is logged here and nowhere else."""
+    if failures.is_internal(error):
+        log.error("call failed error=%r", error, exc_info=error)
+    status = failures.status_of(error)
+    await context.abort(
+        failures.code_of(error), status.message, ((failures.DETAILS_KEY, status.SerializeToString()),)
+    )
+    raise AssertionError("abort returned") from error
+
+
+def unary(behaviour: Callable[[Any, Context], Awaitable[Message]], request: type[Message] | None) -> Handler:
+    """A unary handler; request None: behaviour gets the bytes as they came."""
+    parse = _parser(request) if request else None
+
+    async def call(raw: bytes, context: Context) -> Message:
+        try:
+            return await behaviour(parse(raw) if parse else raw, context)
+        except aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001 the top of a call (style rule 11)
+            await abort(context, error)
+
+    return grpc.unary_unary_rpc_method_handler(call, None, serialize)
+
+
+def server_stream(behaviour: Callable[[Any, Context], AsyncIterator[Any]], request: type[Message]) -> Handler:
+    """A handler that answers with a stream: behaviour is an async generator, closed when the call ends."""
+
+    async def write_all(message: Any, context: Context) -> None:
+        responses: Any = behaviour(message, context)
+        try:
+            async for response in responses:
+                await context.write(response)
+        finally:
+            await responses.aclose()
+
+    return message_stream(write_all, request)
+
+
+def message_stream(behaviour: Callable[[Any, Context], Awaitable[None]], request: type[Message]) -> Handler:
+    """A handler that answers with a stream: behaviour writes to the context by itself."""
+    parse = _parser(request)
+
+    async def call(raw: bytes, context: Context) -> None:
+        try:
+            await behaviour(parse(raw), context)
+        except aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001 the top of a call (style rule 11)
+            await abort(context, error)
+
+    return grpc.unary_stream_rpc_method_handler(call, None, serialize)
+
+
+def bidi_stream(behaviour: Callable[[Context], Awaitable[None]]) -> Handler:
+    """A handler that reads bytes and writes messages by itself."""
+
+    async def call(_requests: AsyncIterator[bytes], context: Context) -> None:
+        try:
+            await behaviour(context)
+        except aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001 the top of a call (style rule 11)
+            await abort(context, error)
+
+    return grpc.stream_stream_rpc_method_handler(call, None, serialize)
+
+
+def serialize(response: Message) -> bytes:
+    return response.SerializeToString()
+
+
+def _parser(request: type[Message]) -> Callable[[bytes], Message]:
+    """Parsing happens inside the call, so that what does not parse is INVALID_ARGUMENT and not INTERNAL."""
+    from_string = request.FromString
+    full_name = request.DESCRIPTOR.full_name
+
+    def parse(raw: bytes) -> Message:
+        try:
+            return from_string(raw)
+        except DecodeError as error:
+            raise InvalidArgument("request", f"{len(raw)} bytes that are not a {full_name}") from error
+
+    return parse

@@ -1,0 +1,101 @@
+"""raftberry.v1.ClusterService and MaintenanceService: the cluster and this node, for those who operate them.
+
+Loop thread. Invariant: status is answered by any node in any state, without asking another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from appliance.api import convert, validate
+from appliance.api.calls import Context, Handlers, deadline_ns, server_stream, unary
+from appliance.api.port import Node
+from raftberry.v1 import cluster_pb2, maintenance_pb2
+
+CLUSTER: Final = cluster_pb2.DESCRIPTOR.services_by_name["ClusterService"].full_name
+MAINTENANCE: Final = maintenance_pb2.DESCRIPTOR.services_by_name["MaintenanceService"].full_name
+
+EVENTS_PER_MESSAGE_MAX: Final = 512
+"""Some 100 KB."""
+
+
+class ClusterService:
+    """One instance serves all calls."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def handlers(self) -> Handlers:
+        return {
+            "GetStatus": unary(self.GetStatus, cluster_pb2.GetStatusRequest),
+            "ListMembers": unary(self.ListMembers, cluster_pb2.ListMembersRequest),
+            "TransferLeadership": unary(self.TransferLeadership, cluster_pb2.TransferLeadershipRequest),
+            "WatchEvents": server_stream(self.WatchEvents, cluster_pb2.WatchEventsRequest),
+        }
+
+    async def GetStatus(
+        self, request: cluster_pb2.GetStatusRequest, context: Context
+    ) -> cluster_pb2.GetStatusResponse:
+        return convert.status_message(self._node.status())
+
+    async def ListMembers(
+        self, request: cluster_pb2.ListMembersRequest, context: Context
+    ) -> cluster_pb2.ListMembersResponse:
+        state = self._node.state
+        peers = self._node.status().peers
+        return cluster_pb2.ListMembersResponse(
+            members=[
+                convert.member_message(member, peers, own_name=self._node.name) for member in state.members()
+            ],
+            index=state.position.index,
+            term=state.position.term,
+        )
+
+    async def TransferLeadership(
+        self, request: cluster_pb2.TransferLeadershipRequest, context: Context
+    ) -> cluster_pb2.TransferLeadershipResponse:
+        target = validate.name("target", request.target) if request.target else ""
+        leader, term = await self._node.transfer_leadership(target, deadline_ns=deadline_ns(context))
+        return cluster_pb2.TransferLeadershipResponse(leader=leader, term=term)
+
+    async def WatchEvents(
+        self, request: cluster_pb2.WatchEventsRequest, context: Context
+    ) -> AsyncIterator[cluster_pb2.WatchEventsResponse]:
+        subscription: Any = self._node.events()
+        try:
+            # The client learns that it is subscribed before the first event.
+            await context.send_initial_metadata(())
+            async for events in subscription:
+                for start in range(0, len(events), EVENTS_PER_MESSAGE_MAX):
+                    part = events[start : start + EVENTS_PER_MESSAGE_MAX]
+                    yield cluster_pb2.WatchEventsResponse(
+                        events=map(convert.event_message, part), missed_count=subscription.missed_count
+                    )
+        finally:
+            await subscription.aclose()
+
+
+class MaintenanceService:
+    """One instance serves all calls."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def handlers(self) -> Handlers:
+        return {
+            "Checkpoint": unary(self.Checkpoint, maintenance_pb2.CheckpointRequest),
+            "Verify": unary(self.Verify, maintenance_pb2.VerifyRequest),
+        }
+
+    async def Checkpoint(
+        self, request: maintenance_pb2.CheckpointRequest, context: Context
+    ) -> maintenance_pb2.CheckpointResponse:
+        position = await self._node.checkpoint()
+        return maintenance_pb2.CheckpointResponse(index=position.index, term=position.term)
+
+    async def Verify(
+        self, request: maintenance_pb2.VerifyRequest, context: Context
+    ) -> maintenance_pb2.VerifyResponse:
+        position, digest = await self._node.state_hash()
+        return maintenance_pb2.VerifyResponse(index=position.index, term=position.term, hash=digest)

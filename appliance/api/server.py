@@ -1,0 +1,131 @@
+"""The client port: all services on one grpc.aio server, with health and reflection.
+
+Invariant: the port is open only between start() and stop(), and never shared with another process. Loop thread.
+Source for the options: grpc's doc/keepalive.md and include/grpc/impl/channel_arg_names.h.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import grpc
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from appliance import limits
+from appliance.api import cluster, key_value, reading, sample
+from appliance.api.calls import Handlers, log
+from appliance.api.port import Node
+from appliance.errors import ConfigurationError
+
+CONCURRENT_CALLS_PER_CONNECTION_MAX: Final = 1_000
+"""HTTP/2 streams of one connection; a client that wants more waits in its own library."""
+
+GATED_SERVICES: Final = (reading.SERVICE, key_value.SERVICE)
+"""SERVING only while a commit or a ReadIndex round was confirmed within two election timeouts."""
+
+_OPTIONS: Final = (
+    # Without this a second process binds the same port silently and takes half of the connections.
+    ("grpc.so_reuseport", 0),
+    # gRPC itself refuses a larger request before any handler sees it: RESOURCE_EXHAUSTED, "SERVER: Received
+    # message larger than max (5000000 vs. 4194304)", without ErrorInfo. Nothing was applied.
+    ("grpc.max_receive_message_length", limits.MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", limits.MESSAGE_BYTES_MAX),
+    ("grpc.max_concurrent_streams", CONCURRENT_CALLS_PER_CONNECTION_MAX),
+    # A watcher whose machine lost its power is found out within 80 s.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # Clients may ping every 10 s, also a watcher that is idle.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+)
+
+
+class ClientServer:
+    """Serves node at address (HOST:PORT; port 0: any free one). credentials None: plaintext."""
+
+    def __init__(
+        self, node: Node, address: str, *, credentials: grpc.ServerCredentials | None = None
+    ) -> None:
+        self._node = node
+        self._address = address
+        self._credentials = credentials
+        self._health = health.aio.HealthServicer()
+        self._health_changes: asyncio.Queue[bool] = asyncio.Queue()
+        self._health_task: asyncio.Task[None] | None = None
+        self._server: aio.Server | None = None
+        self.port = 0
+
+    async def start(self) -> None:
+        """Opens the port and serves. ConfigurationError if the port cannot be had."""
+        assert self._server is None
+        server = aio.server(options=_OPTIONS)
+        self._add_services(server)
+        self.port = self._bind(server)
+        self._server = server
+        await self._set_health(is_serving=self._node.is_serving())
+        self._node.on_serving_change.append(self._health_changes.put_nowait)
+        self._health_task = asyncio.create_task(self._follow_serving(), name="api-health")
+        await server.start()
+        log.info("client port opened address=%s port=%d", self._address, self.port)
+
+    async def stop(self, grace: float) -> None:
+        """Refuses new calls, lets running ones end for grace seconds, closes the port. Idempotent."""
+        if self._server is None:
+            return
+        server, self._server = self._server, None
+        self._node.on_serving_change.remove(self._health_changes.put_nowait)
+        if self._health_task is not None:
+            self._health_task.cancel()
+        await self._health.enter_graceful_shutdown()
+        await server.stop(grace)
+        log.info("client port closed address=%s port=%d", self._address, self.port)
+
+    def _add_services(self, server: aio.Server) -> None:
+        services: dict[str, Handlers] = {
+            reading.SERVICE: reading.ReadingService(self._node).handlers(),
+            key_value.SERVICE: key_value.KeyValueService(self._node).handlers(),
+            cluster.CLUSTER: cluster.ClusterService(self._node).handlers(),
+            cluster.MAINTENANCE: cluster.MaintenanceService(self._node).handlers(),
+            sample.KEY_VALUE: sample.KeyValueService(self._node).handlers(),
+            sample.RAFT: sample.RaftService(self._node).handlers(),
+        }
+        for name, handlers in services.items():
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+
+    def _bind(self, server: aio.Server) -> int:
+        try:
+            if self._credentials is None:
+                port = server.add_insecure_port(self._address)
+            else:
+                port = server.add_secure_port(self._address, self._credentials)
+        except RuntimeError as error:
+            raise _not_bound(self._address) from error
+        if port == 0:
+            raise _not_bound(self._address)
+        return port
+
+    async def _follow_serving(self) -> None:
+        while True:
+            await self._set_health(is_serving=await self._health_changes.get())
+
+    async def _set_health(self, *, is_serving: bool) -> None:
+        status = (
+            health_pb2.HealthCheckResponse.SERVING
+            if is_serving
+            else health_pb2.HealthCheckResponse.NOT_SERVING
+        )
+        for service in GATED_SERVICES:
+            await self._health.set(service, status)
+
+
+def _not_bound(address: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"client.address {address} cannot be opened: another process uses the port, or the host is none of this "
+        f"machine's; see `ss -ltnp`, stop that process, or choose another with --client-address"
+    )

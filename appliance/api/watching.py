@@ -1,0 +1,93 @@
+"""Watches: what was applied, filtered, in log order, with a place to resume from.
+
+Invariant: an index is sent only after everything at or below it that matches; of an entry split over several
+messages only the last carries the index. When nothing matches, a progress message every PROGRESS_SECONDS says how
+far was looked, so that a resume is cheap; an idle cluster sends nothing. Loop thread; slow clients hold back
+their own iteration only (the node then reads for them from the journal).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+from google.protobuf.message import Message
+
+from appliance.api.calls import Context
+from appliance.api.port import AppliedEffects, Node
+from appliance.state.names import matcher
+
+PROGRESS_SECONDS: Final = 5.0
+
+SERIES_REMEMBERED_MAX: Final = 10_000
+"""Answers a watcher keeps of which series it wants: some 2 MB at worst."""
+
+Responses = Callable[[AppliedEffects], Sequence[Message]]
+"""The messages of one entry, the last of them with its index; none if nothing matches."""
+
+Progress = Callable[[int], Message]
+SeriesFilter = Callable[[str, str], bool]
+KeyFilter = Callable[[str], bool]
+
+
+def series_filter(sensor: str, metric: str) -> SeriesFilter:
+    """Whether a series matches two globs; remembers its answers, for the same series come again and again."""
+    is_sensor, is_metric = matcher(sensor), matcher(metric)
+
+    @lru_cache(maxsize=SERIES_REMEMBERED_MAX)
+    def is_wanted(sensor: str, metric: str) -> bool:
+        return bool(is_sensor(sensor) and is_metric(metric))
+
+    return is_wanted
+
+
+class _Sender:
+    """Serializes the writes of the watch and of its ticker, and knows what the client knows."""
+
+    def __init__(self, context: Context, progress: Progress, *, start_index: int) -> None:
+        self._context = context
+        self._progress = progress
+        self._lock = asyncio.Lock()
+        self._sent_index = start_index
+        self.seen_index = start_index
+
+    async def send(self, messages: Sequence[Message], *, index: int) -> None:
+        async with self._lock:
+            for message in messages:
+                await self._context.write(message)
+            self._sent_index = self.seen_index = index
+
+    async def send_progress(self) -> None:
+        async with self._lock:
+            await self._context.write(self._progress(self.seen_index))
+            self._sent_index = self.seen_index
+
+    async def tick(self) -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_SECONDS)
+            if self.seen_index > self._sent_index:
+                await self.send_progress()
+
+
+async def run_watch(
+    node: Node, context: Context, *, after_index: int | None, responses: Responses, progress: Progress
+) -> None:
+    """Serves one watch until the client leaves. Without after_index the first message is the progress at its start."""
+    start_index = node.state.position.index if after_index is None else after_index
+    changes: Any = node.watch(after_index=start_index)
+    sender = _Sender(context, progress, start_index=start_index)
+    ticker = asyncio.create_task(sender.tick(), name="watch-progress")
+    try:
+        if after_index is None:
+            await sender.send_progress()
+        async for applied in changes:
+            messages = responses(applied)
+            if messages:
+                await sender.send(messages, index=applied.index)
+            else:
+                sender.seen_index = applied.index
+    finally:
+        ticker.cancel()
+        await changes.aclose()

@@ -1,0 +1,141 @@
+"""The command group, and the one place where errors become a line on stderr and an exit status.
+
+Invariant: no traceback reaches a user unless RAFTBERRY_TRACEBACK is set.
+Commands are imported by name when they are used, so that `raftberry version` does not wait for gRPC.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from appliance import errors
+
+EXIT_OK: Final = 0
+EXIT_ERROR: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_NO_QUORUM: Final = 3
+EXIT_NOT_FOUND: Final = 4
+EXIT_CONFLICT: Final = 5
+EXIT_INTERRUPTED: Final = 130
+
+TRACEBACK_VARIABLE: Final = "RAFTBERRY_TRACEBACK"
+
+COMMANDS: Final = {
+    "serve": ("appliance.cli.serve:serve", "Run one node."),
+    "dev": ("appliance.cli.dev:dev", "Run a whole cluster on this machine, for trying and testing."),
+    "write": ("appliance.cli.readings:write", "Write one reading."),
+    "latest": ("appliance.cli.readings:latest", "Show the latest reading of each series."),
+    "query": ("appliance.cli.readings:query", "Show readings of a range of time, raw or aggregated."),
+    "watch": ("appliance.cli.readings:watch", "Show readings as they are committed."),
+    "series": ("appliance.cli.series:series", "List series; set their unit and labels; delete them."),
+    "kv": ("appliance.cli.kv:kv", "Keys and values beside the readings."),
+    "status": ("appliance.cli.cluster:status", "Show each node: role, term, lag, rate, size."),
+    "top": ("appliance.cli.cluster:top", "The same as `status --live`."),
+    "members": ("appliance.cli.cluster:members", "List the members of the cluster."),
+    "transfer": ("appliance.cli.cluster:transfer", "Hand leadership to another member."),
+    "import": ("appliance.cli.csv_files:import_csv", "Write a CSV file into one series; resumable."),
+    "export": ("appliance.cli.csv_files:export_csv", "Write one series to a CSV file."),
+    "sensor": ("appliance.cli.sensor:sensor", "Stream this machine's own sensors into the cluster."),
+    "version": ("appliance.cli.version:version", "Show the version."),
+}
+
+EPILOG: Final = """\b
+Exit status: 0 ok, 1 error, 2 usage, 3 no quorum or no node reachable, 4 not found, 5 conflict.
+Nodes are named with --endpoint HOST:PORT (repeatable) or RAFTBERRY_ENDPOINTS=HOST:PORT,HOST:PORT.
+"""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in modules that are imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module_name, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module_name), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Raftberry: sensor readings on a small cluster. Acknowledged means on disk on a majority.
+
+    \b
+    Try it:
+      raftberry dev
+      raftberry write kitchen temperature 21.5
+      raftberry latest
+    """
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line; the exit status. Never raises, unless a trace was asked for."""
+    # Read by gRPC when it is imported, with the command: its own log lines are not for users.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    try:
+        status = cli.main(args=list(arguments), prog_name="raftberry", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has gone: nothing is wrong. Python must not flush to it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except (KeyboardInterrupt, click.Abort):
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        return _report(error)
+    return status if isinstance(status, int) else EXIT_OK
+
+
+def exit_status(error: BaseException) -> int:
+    """The exit status that stands for an error."""
+    if isinstance(error, click.ClickException):
+        return error.exit_code
+    for kinds, status in _STATUSES:
+        if isinstance(error, kinds):
+            return status
+    return EXIT_ERROR
+
+
+_STATUSES: Final[tuple[tuple[tuple[type[errors.RaftberryError], ...], int], ...]] = (
+    ((errors.ConfigurationError, errors.InvalidArgument), EXIT_USAGE),
+    ((errors.NoLeader, errors.Quarantined), EXIT_NO_QUORUM),
+    ((errors.NotFound,), EXIT_NOT_FOUND),
+    ((errors.ConditionFailed, errors.SequenceReused), EXIT_CONFLICT),
+)
+
+
+def _report(error: Exception) -> int:
+    if isinstance(error, click.ClickException):
+        error.show()
+    elif isinstance(error, errors.OutcomeUnknown):
+        _complain(f"{error}\nThe outcome is unknown: it may or may not have been applied.")
+    elif isinstance(error, errors.RaftberryError):
+        _complain(str(error))
+    elif isinstance(error, OSError):
+        _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    else:
+        _complain(
+            f"internal error: {type(error).__name__}: {error}\n"
+            f"Please report it, with the trace that {TRACEBACK_VARIABLE}=1 shows."
+        )
+    return exit_status(error)
+
+
+def _complain(text: str) -> None:
+    click.echo(f"raftberry: {text}", err=True)

@@ -1,0 +1,74 @@
+"""The methods that the command line calls, with their types. Data only.
+
+Used instead of the generated stubs, which carry no annotations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from raftberry.v1 import cluster_pb2, key_value_pb2, reading_pb2
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Generic[Request, Response]):
+    """A method of raftberry.v1: `Service/Name`, what it takes and gives."""
+
+    name: str
+    request: type[Request]
+    response: type[Response]
+
+    @property
+    def path(self) -> str:
+        return f"/raftberry.v1.{self.name}"
+
+
+WRITE: Final = Method("ReadingService/Write", reading_pb2.WriteRequest, reading_pb2.WriteResponse)
+STREAM_WRITE: Final = Method(
+    "ReadingService/StreamWrite", reading_pb2.StreamWriteRequest, reading_pb2.StreamWriteResponse
+)
+GET_LATEST: Final = Method(
+    "ReadingService/GetLatest", reading_pb2.GetLatestRequest, reading_pb2.GetLatestResponse
+)
+QUERY: Final = Method("ReadingService/Query", reading_pb2.QueryRequest, reading_pb2.QueryResponse)
+WATCH: Final = Method("ReadingService/Watch", reading_pb2.WatchRequest, reading_pb2.WatchResponse)
+LIST_SERIES: Final = Method(
+    "ReadingService/ListSeries", reading_pb2.ListSeriesRequest, reading_pb2.ListSeriesResponse
+)
+SET_SERIES: Final = Method(
+    "ReadingService/SetSeries", reading_pb2.SetSeriesRequest, reading_pb2.SetSeriesResponse
+)
+DELETE_SERIES: Final = Method(
+    "ReadingService/DeleteSeries", reading_pb2.DeleteSeriesRequest, reading_pb2.DeleteSeriesResponse
+)
+GET_PRODUCER: Final = Method(
+    "ReadingService/GetProducer", reading_pb2.GetProducerRequest, reading_pb2.GetProducerResponse
+)
+
+PUT: Final = Method("KeyValueService/Put", key_value_pb2.PutRequest, key_value_pb2.PutResponse)
+GET: Final = Method("KeyValueService/Get", key_value_pb2.GetRequest, key_value_pb2.GetResponse)
+DELETE: Final = Method("KeyValueService/Delete", key_value_pb2.DeleteRequest, key_value_pb2.DeleteResponse)
+LIST: Final = Method("KeyValueService/List", key_value_pb2.ListRequest, key_value_pb2.ListResponse)
+WATCH_KEYS: Final = Method(
+    "KeyValueService/Watch",
+    key_value_pb2.KeyValueServiceWatchRequest,
+    key_value_pb2.KeyValueServiceWatchResponse,
+)
+
+GET_STATUS: Final = Method(
+    "ClusterService/GetStatus", cluster_pb2.GetStatusRequest, cluster_pb2.GetStatusResponse
+)
+LIST_MEMBERS: Final = Method(
+    "ClusterService/ListMembers", cluster_pb2.ListMembersRequest, cluster_pb2.ListMembersResponse
+)
+TRANSFER_LEADERSHIP: Final = Method(
+    "ClusterService/TransferLeadership",
+    cluster_pb2.TransferLeadershipRequest,
+    cluster_pb2.TransferLeadershipResponse,
+)

@@ -1,0 +1,286 @@
+"""Raft as floor 4 sees it: tick, receive, propose, read, hand over. Sans-IO; loop thread only.
+
+Invariant: commit and apply never pass this node's own durable index, in a cluster of one as in any other.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+from appliance.clock import Clock
+from appliance.consensus.core import SECOND_NS, Core, node_of
+from appliance.consensus.election import Election
+from appliance.consensus.events import EventLog
+from appliance.consensus.flow import Flow
+from appliance.consensus.guard import Guard
+from appliance.consensus.log import LogImage
+from appliance.consensus.options import MILLISECOND_NS, ConsensusOptions
+from appliance.consensus.promises import Promises
+from appliance.consensus.reads import ReadDone, Reads
+from appliance.consensus.replica import Replica, Send
+from appliance.errors import ConditionFailed, NoLeader
+from appliance.limits import ENTRY_BYTES_MAX
+from appliance.model import MemberId, Position, Role
+from raftberry.internal.v1 import peer_pb2
+
+_ROLES = {0: Role.FOLLOWER, 1: Role.CANDIDATE, 2: Role.LEADER}
+
+
+class Engine:
+    def __init__(
+        self,
+        self_id: MemberId,
+        boot_count: int,
+        voters: Sequence[MemberId],
+        *,
+        log: LogImage,
+        applied: Position,
+        apply: Callable[[int, int, bytes], None],
+        send: Send,
+        on_snapshot_needed: Callable[[MemberId], None],
+        options: ConsensusOptions,
+        clock: Clock,
+        rng: random.Random,
+        events: EventLog,
+    ) -> None:
+        assert self_id in voters
+        self._replica = Replica(
+            self_id, boot_count, tuple(sorted(voters)), log, options, clock, rng, events, send
+        )
+        self._promises = Promises(self._replica)
+        self._guard = Guard(self._replica, self._promises, self._snapshot_needed)
+        self._report_snapshot_needed = on_snapshot_needed
+        self._core = Core(
+            self_id,
+            self._replica.others,
+            log=log,
+            outlet=self._guard,
+            options=options,
+            applied=applied,
+            apply=apply,
+            on_state_changed=self._on_state_changed,
+        )
+        self._election = Election(self._replica, self._core)
+        self._reads = Reads(self._replica, self._core)
+        self._flow = Flow(self._core, self._replica.others, self._replica.now_ns)
+        self._guard.attach(self._core, self._election, self._reads, self._flow)
+        self._commit_began_ns: int | None = None
+        self._heartbeat_due_ns = 0
+
+    # state -----------------------------------------------------------------------------------------------
+
+    @property
+    def is_leader(self) -> bool:
+        return self._core.is_leader
+
+    @property
+    def role(self) -> Role:
+        return Role.LEADER if self.is_leader else Role.CANDIDATE if self._core.is_candidate else Role.FOLLOWER
+
+    @property
+    def leader(self) -> MemberId | None:
+        return self._core.leader
+
+    @property
+    def term(self) -> int:
+        return self._core.term
+
+    @property
+    def commit_index(self) -> int:
+        return int(self._core.raftCommitIndex)
+
+    @property
+    def applied_index(self) -> int:
+        return int(self._core.raftLastApplied)
+
+    @property
+    def has_committed_in_term(self) -> bool:
+        """This leader's NO_OP is committed: its commit index is the cluster's."""
+        return self.is_leader and self.applied_index >= self._core.noop_index > 0
+
+    def match_index(self, member: MemberId) -> int:
+        return self._core.match_index(member)
+
+    def is_connected(self, member: MemberId) -> bool:
+        return member in self._replica.connected
+
+    @property
+    def connected(self) -> frozenset[MemberId]:
+        return frozenset(self._replica.connected)
+
+    @property
+    def dropped_count(self) -> dict[str, int]:
+        return self._replica.dropped_count
+
+    def snapshot_targets(self) -> set[MemberId]:
+        return self._guard.snapshot_targets
+
+    def next_wake_ns(self) -> int:
+        """When `tick` or `release_news` has something to do although nothing arrives.
+
+        Called after a tick: what was due then and did not happen (a stalled disk) is tried a heartbeat later.
+        """
+        now, options = self._replica.now_ns(), self._replica.options
+        if not self.is_leader:
+            deadline = self._election.deadline_ns
+            return deadline if deadline > now else now + options.heartbeat_ns
+        due_in_ns = int(self._core.heartbeat_due_in_s() * SECOND_NS) + MILLISECOND_NS
+        due = now + min(max(due_in_ns, MILLISECOND_NS), options.heartbeat_ns)
+        held_ns = self._guard.news_held_ns
+        return due if held_ns is None else min(due, held_ns + options.news_hold_ns)
+
+    # what happens ----------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Let time pass. AppendEntries without entries are held until `release_news`."""
+        self._step_down_if_stalled()
+        if not self._is_disk_stalled(self._replica.options.election_timeout_min_ns):
+            self._election.tick()
+        committed = self.commit_index
+        self._core.doTick(0.0)
+        if self.commit_index > committed:
+            self._replica.record("committed", self.commit_index)
+        self._promises.release()
+        self._reads.tick()
+        self._heartbeat_paused()
+
+    def release_news(self, *, is_urgent: bool) -> None:
+        """Tell the followers of a new commit index, unless entries will soon carry it (options: news_hold_ns)."""
+        held_ns = self._guard.news_held_ns
+        if held_ns is not None and (
+            is_urgent or self._replica.now_ns() >= held_ns + self._replica.options.news_hold_ns
+        ):
+            self._guard.release_news()
+
+    def receive(self, member: MemberId, frame: peer_pb2.Frame) -> bool:
+        """True if a tick has something to do now."""
+        self._guard.has_news = False
+        self._guard.receive(member, frame)
+        return self._guard.has_news
+
+    def peer_up(self, member: MemberId) -> None:
+        self._replica.connected.add(member)
+        self._core.connect(member)
+        self._replica.record("connected", self._replica.log.last_index, member)
+
+    def peer_down(self, member: MemberId) -> None:
+        """The connection broke: whatever was on it is lost."""
+        self._replica.connected.discard(member)
+        self._core.disconnect(member)
+        self._guard.on_disconnected(member)
+        self._replica.record("disconnected", self._replica.log.last_index, member)
+        if self._core.leader == member:
+            self._election.lost_leader()
+
+    def commit_began(self) -> None:
+        self._commit_began_ns = self._replica.now_ns()
+
+    def commit_finished(self, sequence: int) -> None:
+        self._commit_began_ns = None
+        self._replica.log.made_durable(sequence)
+        self._guard.on_durable()
+
+    def propose(self, command: bytes) -> Position:
+        """Leader only: append an entry (its first byte is the type) and send it to the followers."""
+        assert self.is_leader
+        assert len(command) <= ENTRY_BYTES_MAX
+        return self._core.append(command)
+
+    def read_index(self, done: ReadDone) -> None:
+        self._reads.ask(done)
+
+    def begin_reads(self) -> None:
+        """The reads that were asked since the tick share a round that begins now."""
+        self._reads.begin_due()
+
+    def leader_denied(self, member: MemberId, term: int) -> None:
+        """The one this node follows says that it does not lead: nothing is sent there until it is heard again."""
+        if self._core.leader == member and term >= self.term and not self.is_leader:
+            self._core.forget_leader()
+
+    def confirmed_ns(self) -> int | None:
+        """When a majority last confirmed that the leader leads: as this leader knows, or as it told us."""
+        return self._reads.confirmed_ns if self.is_leader else self._guard.leader_confirmed_ns
+
+    def transfer(self, target: MemberId | None) -> MemberId:
+        """Ask a caught-up follower to take over now (H22: the caller stops proposing and waits for the new leader).
+
+        Raises ConditionFailed while the target has not everything, NoLeader if this node does not lead.
+        """
+        if not self.is_leader:
+            raise NoLeader("this node does not lead; ask the leader to hand over")
+        candidates = [member for member in self._replica.others if member in self._replica.connected]
+        if target is None and candidates:
+            target = max(candidates, key=lambda member: (self._core.match_index(member), member))
+        if target is None or target not in candidates:
+            raise ConditionFailed("no connected follower can take over; the leader stays")
+        if self._core.match_index(target) != self._replica.log.last_index:
+            raise ConditionFailed("the follower has not acknowledged the whole log yet; try again")
+        self._core.transferLeadership(node=node_of(target))
+        return target
+
+    # snapshots -------------------------------------------------------------------------------------------
+
+    def begin_snapshot_for(self, member: MemberId) -> None:
+        self._guard.snapshot_targets.add(member)
+
+    def end_snapshot_for(self, member: MemberId, installed: Position | None) -> None:
+        """The transfer ended; installed is what the follower now holds (H8: nothing else moves its nextIndex)."""
+        self._guard.snapshot_targets.discard(member)
+        self._flow.forget(member, is_connected=member in self._replica.connected)
+        if installed is not None and self.is_leader:
+            self._core.receive(
+                member,
+                {
+                    "type": "next_node_idx",
+                    "reset": True,
+                    "success": False,
+                    "next_node_idx": installed.index + 1,
+                },
+            )
+
+    def install(self, position: Position) -> None:
+        """The store holds the snapshot at position: continue from there.
+
+        H7: a log that holds the snapshot's last entry keeps what follows it.
+        """
+        if not self._replica.log.holds(position):
+            self._replica.log.reset(position)
+        self._core.installed(position)
+        self._replica.record("installed", position.index)
+
+    def _snapshot_needed(self, member: MemberId) -> None:
+        if member not in self._guard.snapshot_targets:
+            self._report_snapshot_needed(member)
+
+    # helpers ---------------------------------------------------------------------------------------------
+
+    def _is_disk_stalled(self, bound_ns: int) -> bool:
+        began = self._commit_began_ns
+        return began is not None and self._replica.now_ns() - began > bound_ns
+
+    def _step_down_if_stalled(self) -> None:
+        """A leader that cannot write makes everybody wait: somebody else shall lead."""
+        if not self.is_leader or self._replica.is_alone:
+            return
+        if self._is_disk_stalled(self._replica.options.leader_fallback_ns):
+            self._replica.record("stepped_down", self._replica.log.last_index, reason="disk_stalled")
+            self._core.step_down()
+            self._election.postpone()
+
+    def _heartbeat_paused(self) -> None:
+        """PySyncObj skips followers at their bound: they still need to hear their leader."""
+        now = self._replica.now_ns()
+        if self.is_leader and now >= self._heartbeat_due_ns:
+            self._heartbeat_due_ns = now + self._replica.options.heartbeat_ns
+            if self._flow.paused() or self._guard.snapshot_targets:
+                self._reads.send_heartbeats()
+            self._flow.retry(self._replica.connected)
+
+    def _on_state_changed(self, _old: int, new: int) -> None:
+        self._replica.record(f"became_{_ROLES[new].value}", self._replica.log.last_index)
+        self._flow.reset(self._replica.connected)
+        self._guard.forget_news()
+        if new != 1:
+            self._election.postpone()

@@ -1,0 +1,94 @@
+"""Our errors. The class is the verdict on the request, the text is the user's message.
+
+NotApplied: the write has no effect and never will; retry freely.
+OutcomeUnknown: it may or may not be applied; retry with the same producer and sequence.
+Fatal: the process must end (storage failed, data in doubt, a bug).
+Foreign errors are translated once, where they enter, with `raise ... from`.
+"""
+
+from __future__ import annotations
+
+
+class RaftberryError(Exception):
+    """Base of all our errors. str(error) is complete: what failed, what was done, what to do."""
+
+    @property
+    def message(self) -> str:
+        return str(self)
+
+
+class NotApplied(RaftberryError):
+    """The request had no effect and never will have."""
+
+
+class InvalidArgument(NotApplied):
+    """A field of the request is wrong; field is its path as in the proto (`readings[0].sensor`)."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.description = message
+
+
+class NoLeader(NotApplied):
+    """No leader or no majority is reachable from here."""
+
+
+class Overloaded(NotApplied):
+    """A queue, quota or disk is full; retry later."""
+
+
+class ConditionFailed(NotApplied):
+    """The condition of a Put or Delete, or a setting made once, does not hold."""
+
+
+class SequenceTooOld(NotApplied):
+    """The sequence lies below the producer's window: whether it was applied is no longer known."""
+
+
+class SequenceReused(NotApplied):
+    """The producer's sequence was applied before with other content."""
+
+
+class HistoryGone(NotApplied):
+    """A watch wants to resume before the earliest retained index."""
+
+    def __init__(self, message: str, earliest_index: int) -> None:
+        super().__init__(message)
+        self.earliest_index = earliest_index
+
+
+class NotFound(NotApplied):
+    """The named thing does not exist."""
+
+
+class Quarantined(NotApplied):
+    """This node is in doubt about its own data and does not serve."""
+
+
+class OutcomeUnknown(RaftberryError):
+    """The deadline passed, or the trail was lost, while the request may still be applied."""
+
+
+class Fatal(RaftberryError):
+    """The process cannot go on; exit without answering."""
+
+
+class StorageFailed(Fatal):
+    """LMDB or the file system refused a read, a commit or an open."""
+
+
+class CorruptData(Fatal):
+    """A checksum, a size or an invariant on disk is wrong. where names the record."""
+
+    def __init__(self, where: str, message: str) -> None:
+        super().__init__(f"{where}: {message}")
+        self.where = where
+
+
+class DataDirectoryRefused(Fatal):
+    """The data directory is not this node's: other node, machine, cluster, format, or in use."""
+
+
+class ConfigurationError(RaftberryError):
+    """An option is missing, unknown or out of range."""

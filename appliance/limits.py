@@ -1,0 +1,101 @@
+"""Every bound, with its unit and its reason. Relations between bounds are asserted at the end.
+
+Bounds an operator may set are defaults here and options of the floor that uses them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1 << 10
+MIB: Final = 1 << 20
+GIB: Final = 1 << 30
+
+NAME_BYTES_MAX: Final = 200
+"""Sensor, metric, key, producer: fits an LMDB key (511 bytes) with its prefix."""
+
+MESSAGE_BYTES_MAX: Final = 4 * MIB
+"""One gRPC message from a client: gRPC's own default."""
+
+READINGS_PER_REQUEST_MAX: Final = 200_000
+"""Keeps one request below a message, and the loop free (decoding 200,000 columns takes about 1 ms)."""
+
+SERIES_PER_REQUEST_MAX: Final = 10_000
+"""Each costs a dictionary look-up and a header."""
+
+VALUE_BYTES_MAX: Final = 256 * KIB
+"""Value of a key: the map is for settings, not for files."""
+
+KEYS_MAX: Final = 100_000
+"""Keys live in memory."""
+
+KEY_VALUE_BYTES_MAX: Final = 64 * MIB
+"""Sum of keys and values: they live in memory."""
+
+SERIES_MAX: Final = 100_000
+"""Heads live in memory: some 1.5 KiB each."""
+
+LABELS_MAX: Final = 32
+LABEL_BYTES_MAX: Final = 200
+UNIT_BYTES_MAX: Final = 40
+
+PRODUCERS_MAX: Final = 10_000
+"""Beyond it the producer that was silent longest is forgotten: a retry after that may apply twice."""
+
+PRODUCER_WINDOW: Final = 1_024
+"""Sequences below a producer's highest that are still told apart."""
+
+STREAM_IN_FLIGHT_MAX: Final = 256
+"""Requests of one StreamWrite that wait for their outcome; far below the producers' window."""
+
+ENTRY_BYTES_MAX: Final = 8 * MIB
+"""One log entry; PySyncObj's batch size must exceed it (H12)."""
+
+ENTRY_OPERATIONS_MAX: Final = 4_096
+"""Operations of one entry: bounds the time one apply holds the loop."""
+
+BATCH_BYTES_TARGET: Final = 1 * MIB
+"""A batch is closed at this size, so that entries stay small beside ENTRY_BYTES_MAX."""
+
+PROPOSALS_PENDING_MAX: Final = 20_000
+"""Operations accepted here that wait for an outcome; beyond it RESOURCE_EXHAUSTED."""
+
+PROPOSALS_PENDING_BYTES_MAX: Final = 64 * MIB
+"""Their size; beyond it RESOURCE_EXHAUSTED."""
+
+PEER_IN_FLIGHT_BYTES_MAX: Final = 4 * MIB
+"""Frames sent to a peer that it has not taken yet."""
+
+SNAPSHOT_CHUNK_BYTES: Final = 256 * KIB
+
+LOG_HOT_BYTES_MAX: Final = 16 * MIB
+"""Log entries kept in memory for followers; older ones are read from the journal."""
+
+LOG_SLICE_ENTRIES_MAX: Final = 1_024
+LOG_SLICE_BYTES_MAX: Final = 1 * MIB
+"""What one read of the log returns at most, so that no slice of a long log is ever built."""
+
+WATCH_QUEUE_BYTES_MAX: Final = 4 * MIB
+"""Applied entries held for watchers in memory; a slower watcher reads from the journal."""
+
+WATCHERS_MAX: Final = 2_000
+
+BLOCK_READINGS_TARGET: Final = 1_000
+"""A head is sealed at this many readings; see the codec's measurements."""
+
+BLOCK_READINGS_MAX: Final = 8_192
+
+ENCODE_READINGS_MIN: Final = 64
+"""Batches of a series from here on are encoded where they enter."""
+
+EVENTS_KEPT: Final = 4_096
+"""Consensus events a node remembers for WatchEvents."""
+
+CLOCK_EARLIEST_UNIX_NANO: Final = 1_735_689_600_000_000_000
+"""2025-01-01: a wall clock below it has not been set."""
+
+assert STREAM_IN_FLIGHT_MAX * 2 <= PRODUCER_WINDOW
+assert MESSAGE_BYTES_MAX + BATCH_BYTES_TARGET <= ENTRY_BYTES_MAX
+assert LOG_SLICE_BYTES_MAX < PEER_IN_FLIGHT_BYTES_MAX
+assert SNAPSHOT_CHUNK_BYTES < PEER_IN_FLIGHT_BYTES_MAX
+assert BLOCK_READINGS_TARGET <= BLOCK_READINGS_MAX

@@ -1,0 +1,90 @@
+"""The vocabulary every floor shares: identities, log entries, hard state, operations' outcomes.
+
+Values only: nothing here does I/O, reads a clock or guards state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NewType
+
+MemberId = NewType("MemberId", int)
+"""Random 64-bit number, never 0, drawn when a data directory is first used; text form: 16 hex digits."""
+
+ClusterId = NewType("ClusterId", int)
+"""64-bit number derived from the founders' member ids; 0: belongs to no cluster yet."""
+
+Entry = tuple[bytes, int, int]
+"""(command, index, term), the order PySyncObj uses. The first byte of command is PySyncObj's type."""
+
+REGULAR = b"\0"
+"""First byte of an entry that carries a Command; the rest is the encoded message."""
+
+NO_OP = b"\1"
+"""A leader's first entry in its term, and the placeholder at a log's anchor."""
+
+
+def hex_id(number: int) -> str:
+    """Text form of a MemberId, ClusterId or boot nonce: 16 hex digits."""
+    return f"{number:016x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a log or a state stands: the index and term of its last (or first) entry."""
+
+    index: int
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class HardState:
+    """What must survive a crash beside the entries (Raft paper, figure 2).
+
+    commit_index is a hint: it may be older than what was committed.
+    high_index is the highest index that was ever durable here; acknowledgements never exceed it.
+    """
+
+    term: int = 0
+    vote: MemberId | None = None
+    commit_index: int = 1
+    high_index: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PeerMemory:
+    """What this node has seen of a peer, to notice a peer that comes back with less (design: amnesia)."""
+
+    boot_count: int = 0
+    high_index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A node as the replicated state knows it. number is what the api.v1 calls use."""
+
+    member_id: MemberId
+    name: str
+    number: int
+    peer_address: str
+    is_voter: bool = True
+
+
+class Role(Enum):
+    """What a node is to the cluster at this moment."""
+
+    FOUNDING = "founding"
+    FOLLOWER = "follower"
+    CANDIDATE = "candidate"
+    LEADER = "leader"
+    LEARNER = "learner"
+    QUARANTINED = "quarantined"
+
+
+class Verdict(Enum):
+    """What became of one operation when its entry was applied."""
+
+    APPLIED = "applied"
+    DUPLICATE = "duplicate"
+    REFUSED = "refused"

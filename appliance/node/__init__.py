@@ -1,0 +1,1 @@
+"""Floor 4: the running node: one cycle, the commit pipeline, batches, waiting callers, watches."""

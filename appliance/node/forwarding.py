@@ -1,0 +1,74 @@
+"""What other nodes forwarded to this leader, until it is proposed.
+
+Invariant: an operation is proposed only in the term that its frame was stamped with, and each number of a boot at
+most once within a term: the sender relies on both (see proposals.py). Loop thread only.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+from appliance.limits import PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX
+from appliance.model import MemberId
+from raftberry.internal.v1 import peer_pb2
+
+
+class Refuse(Protocol):
+    def __call__(self, member: MemberId, requests: list[int], *, is_overload: bool) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Forwarded:
+    term: int
+    operation: bytes
+
+
+class ForwardQueue:
+    def __init__(self, refuse: Refuse) -> None:
+        self._refuse = refuse
+        self._queue: deque[_Forwarded] = deque()
+        self._bytes = 0
+        self._taken: dict[tuple[MemberId, int], int] = {}
+        self._term = 0
+
+    @property
+    def count(self) -> int:
+        return len(self._queue)
+
+    def put(self, member: MemberId, frame: peer_pb2.Frame) -> None:
+        """frame.term is this leader's term."""
+        self.entered_term(frame.term)
+        sender = (member, frame.boot_count)
+        overloaded: list[int] = []
+        for request, operation in zip(frame.forward.requests, frame.forward.operations, strict=True):
+            if request <= self._taken.get(sender, 0):
+                continue
+            self._taken[sender] = request
+            if len(self._queue) >= PROPOSALS_PENDING_MAX or self._bytes > PROPOSALS_PENDING_BYTES_MAX:
+                overloaded.append(request)
+                continue
+            self._queue.append(_Forwarded(frame.term, operation))
+            self._bytes += len(operation)
+        if overloaded:
+            self._refuse(member, overloaded, is_overload=True)
+
+    def peek_size(self, term: int) -> int | None:
+        """Bytes of the operation that `take` gives; None: there is none of this term."""
+        if self._queue and self._queue[0].term == term:
+            return len(self._queue[0].operation)
+        return None
+
+    def take(self) -> bytes:
+        operation = self._queue.popleft().operation
+        self._bytes -= len(operation)
+        return operation
+
+    def entered_term(self, term: int) -> None:
+        """What was forwarded in an earlier term must not be proposed any more."""
+        if term != self._term:
+            self._term = term
+            self._queue.clear()
+            self._bytes = 0
+            self._taken.clear()

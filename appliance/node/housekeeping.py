@@ -1,0 +1,196 @@
+"""Checkpoints, trimming, eviction, expiry of keys and the disk's watermark: what keeps a node small.
+
+Invariant: the log is trimmed only up to the last durable checkpoint; what a snapshot under way or a slow follower
+needs is kept, but never more than journal_bytes_max. Nothing here runs by the clock alone: an idle node writes
+nothing. Loop thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from appliance.consensus import ConsensusOptions, Engine, EventLog, LogImage
+from appliance.errors import Overloaded
+from appliance.model import Position
+from appliance.node.log_sizes import LogSizes
+from appliance.node.options import WRITE_LIMIT_PERCENT, NodeOptions
+from appliance.node.snapshot_receiver import SnapshotReceiver
+from appliance.node.snapshot_sender import SnapshotSender
+from appliance.node.workers import Workers
+from appliance.node.writing import WritePath
+from appliance.state import StateMachine
+from appliance.state.operations import expire_keys
+from appliance.storage.store import Store
+from raftberry.internal.v1 import command_pb2
+
+
+class Housed(Protocol):
+    """The node, as far as its housekeeping looks at it. state and store change when a snapshot is installed."""
+
+    state: StateMachine
+    store: Store
+    log: LogImage
+    engine: Engine
+    events: EventLog
+    writes: WritePath
+    workers: Workers
+    sender: SnapshotSender
+    receiver: SnapshotReceiver
+    options: NodeOptions
+    consensus_options: ConsensusOptions
+
+    def request_wake(self) -> None: ...
+
+
+CHECKPOINT_COST_FACTOR = 4
+"""Log between two checkpoints, in multiples of what a checkpoint writes: partial heads cost less than the log."""
+
+_OFF_LIMITS_WHEN_FULL = frozenset({"write", "put", "set_series"})
+
+
+class Housekeeping:
+    def __init__(self, node: Housed, checkpoint: Position, journal_bytes: int) -> None:
+        self._node = node
+        self.checkpoint = checkpoint
+        self.sizes = LogSizes(
+            first_index=node.log.anchor.index + 1, last_index=node.log.last_index, size_bytes=journal_bytes
+        )
+        self.store_bytes = node.store.size_bytes()
+        self._since_checkpoint_bytes = 0
+        self._due_bytes = node.options.checkpoint_bytes_min
+        self._is_checkpointing = False
+        self._generation = 0
+        self._wanted: list[Callable[[Position], None]] = []
+        self._expiring_at = 0
+
+    # events ----------------------------------------------------------------------------------------------
+
+    def applied(self, index: int, size: int) -> None:
+        self._since_checkpoint_bytes += size
+        self.sizes.added(index, size)
+
+    def installed(self, position: Position) -> None:
+        """A snapshot replaced store, state and log."""
+        self._generation += 1
+        self._is_checkpointing = False
+        self.checkpoint = position
+        self._since_checkpoint_bytes = 0
+        self.sizes = LogSizes(first_index=1, last_index=0, size_bytes=0)
+        self.store_bytes = self._node.store.size_bytes()
+
+    def stopped(self) -> None:
+        """No cycle follows: who waits for a checkpoint is told which one there is."""
+        self._answer_wanted()
+
+    def checkpoint_now(self, done: Callable[[Position], None]) -> None:
+        self._wanted.append(done)
+
+    # the cycle -------------------------------------------------------------------------------------------
+
+    def cycle(self) -> None:
+        self._checkpoint_if_due()
+        self._trim()
+        self._node.log.evict(self._node.engine.applied_index, self._node.consensus_options.hot_bytes_max)
+        self._expire_keys()
+
+    def check_space(self, operation: command_pb2.Operation) -> None:
+        """Raises Overloaded for what needs space when the quota's limit is reached; deletes go on."""
+        used = self.store_bytes + self.sizes.total_bytes
+        limit = self._node.options.store_bytes_max * WRITE_LIMIT_PERCENT // 100
+        if used >= limit and operation.WhichOneof("kind") in _OFF_LIMITS_WHEN_FULL:
+            percent = 100 * used // self._node.options.store_bytes_max
+            raise Overloaded(
+                f"store is {percent}% full ({used} bytes, limit {WRITE_LIMIT_PERCENT}%): refusing writes; "
+                "raise storage.size_max or delete series"
+            )
+
+    def _checkpoint_if_due(self) -> None:
+        if self._is_checkpointing or self._node.receiver.is_receiving or self._node.receiver.is_finishing:
+            return
+        if not self._wanted and not self._is_due():
+            return
+        if self._node.state.position.index <= self.checkpoint.index:
+            self._answer_wanted()
+            return
+        self._begin_checkpoint()
+
+    def _is_due(self) -> bool:
+        """By log bytes; the cost of a checkpoint is asked for again only when the log has grown to what it was."""
+        options = self._node.options
+        if self._since_checkpoint_bytes < self._due_bytes:
+            return False
+        cost = CHECKPOINT_COST_FACTOR * self._node.state.checkpoint_cost()
+        self._due_bytes = min(max(options.checkpoint_bytes_min, cost), options.journal_bytes_max // 2)
+        return self._since_checkpoint_bytes >= self._due_bytes
+
+    def _begin_checkpoint(self) -> None:
+        node, generation = self._node, self._generation
+        store, state = node.store, node.state
+        work = state.begin_checkpoint()
+        self._is_checkpointing = True
+        size_before, self._since_checkpoint_bytes = self._since_checkpoint_bytes, 0
+        self._due_bytes = self._node.options.checkpoint_bytes_min
+        wanted, self._wanted = self._wanted, []
+
+        def commit() -> int:
+            store.commit(work.batch())
+            return store.size_bytes()
+
+        def done(store_bytes: int) -> None:
+            if generation == self._generation:
+                self._is_checkpointing = False
+                state.checkpoint_done(work)
+                self.checkpoint, self.store_bytes = work.position, store_bytes
+                node.events.record("checkpointed", node.log.term, work.position.index, log_bytes=size_before)
+            for tell in wanted:
+                tell(work.position)
+            node.request_wake()
+
+        node.workers.write("store", commit, done)
+
+    def _answer_wanted(self) -> None:
+        wanted, self._wanted = self._wanted, []
+        for tell in wanted:
+            tell(self.checkpoint)
+
+    def _trim(self) -> None:
+        """Keep watch_keep_bytes of log; more for voters that are behind and snapshots, up to journal_bytes_max."""
+        options, node = self._node.options, self._node
+        if self.sizes.total_bytes <= options.watch_keep_bytes:
+            return
+        index = self.sizes.index_to_trim_to(options.watch_keep_bytes)
+        if node.engine.is_leader:
+            for member in node.engine.connected:
+                index = min(index, max(node.engine.match_index(member), 0))
+        oldest = node.sender.oldest_index()
+        if oldest is not None:
+            index = min(index, oldest)
+        index = max(index, self.sizes.index_to_trim_to(options.journal_bytes_max))
+        index = min(index, self.checkpoint.index, node.log.durable_index)
+        if index > node.log.anchor.index:
+            node.log.trim_to(index)
+            self.sizes.trimmed_to(index)
+            node.state.forget_outcomes_to(index)
+            node.events.record("trimmed", node.log.term, index)
+
+    def _expire_keys(self) -> None:
+        """The leader proposes the end of keys whose ttl has passed: first time moves, then the keys go."""
+        node = self._node
+        if not node.engine.has_committed_in_term or node.writes.is_held:
+            return
+        due = node.state.due_expirations()
+        position = node.state.position.index
+        if due and self._expiring_at < position:
+            self._expiring_at = node.log.last_index
+            node.writes.propose_own([expire_keys(due)])
+            return
+        wait_ns = node.state.next_expiry_elapsed_ns()
+        if (
+            wait_ns is not None
+            and not due
+            and node.writes.idle_ns() >= wait_ns
+            and self._expiring_at < position
+        ):
+            self._expiring_at = node.log.last_index
+            node.writes.propose_own([])

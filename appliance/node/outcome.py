@@ -1,0 +1,35 @@
+"""What a caller is told of a write that was applied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from appliance.model import Verdict
+from appliance.node.proposals import Completion
+from appliance.state import OperationResult
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOutcome:
+    """index: of the entry; of a duplicate that of the first time, 0 where it is no longer known."""
+
+    index: int
+    term: int
+    duplicate: bool
+    mod_revision: int
+    deleted: bool
+    series_count: int
+
+
+def outcome_of(completion: Completion) -> WriteOutcome:
+    """Of a completion without an error."""
+    result = completion.result
+    assert isinstance(result, OperationResult)
+    return WriteOutcome(
+        index=result.index,
+        term=completion.term,
+        duplicate=result.verdict is Verdict.DUPLICATE,
+        mod_revision=result.mod_revision,
+        deleted=result.deleted,
+        series_count=result.series_count,
+    )

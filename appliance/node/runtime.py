@@ -1,0 +1,313 @@
+"""The node on an asyncio loop: the sans-IO core with real threads, timers and futures around it.
+
+Invariant: the core's cycle runs once for all that arrived in one turn of the loop, and at the time the core asks
+for; nothing else drives it. All methods are called on the loop thread. This is the port that floor 5 serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+from appliance.errors import CorruptData, NotApplied, Quarantined, RaftberryError
+from appliance.limits import CLOCK_EARLIEST_UNIX_NANO
+from appliance.model import Position, Role
+from appliance.node.core import NodeCore
+from appliance.node.events import EventSubscription
+from appliance.node.outcome import WriteOutcome, outcome_of
+from appliance.node.proposals import Completion
+from appliance.node.report import report
+from appliance.node.status import NodeStatus
+from appliance.node.transfer import transfer_leadership
+from appliance.node.watches import AppliedEffects, Watches
+from appliance.node.workers import ThreadWorkers
+from appliance.state import QueryChunk, QuerySpec, StateMachine
+from raftberry.internal.v1 import command_pb2
+
+log = logging.getLogger(__name__)
+
+LOCAL = 2
+"""raftberry.v1.CONSISTENCY_LOCAL; everything else is linearizable."""
+
+SECOND_NS = 1_000_000_000
+TIMER_NS_MIN = 1_000_000
+LAST_CHECKPOINT_S_MAX = 20
+
+
+class Node:
+    def __init__(
+        self, core: NodeCore, workers: ThreadWorkers, on_fatal: Callable[[BaseException], None]
+    ) -> None:
+        self._core, self._workers, self._on_fatal = core, workers, on_fatal
+        workers.guarded = self.guarded
+        self._loop = asyncio.get_running_loop()
+        self._is_cycle_due = False
+        self._is_stopped = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ns = 0
+        self._was_serving = False
+        self._rate = RateMeter(lambda: core.writes.reading_count, core.clock.monotonic_ns)
+        self._pulse: asyncio.Task[None] | None = None
+        self.started_ns = core.clock.monotonic_ns()
+        self.cycled_ns = self.started_ns
+        """When consensus last had a turn: for the watchdog."""
+        self.watches = Watches(core, workers)
+        self.on_serving_change: list[Callable[[bool], None]] = []
+
+    # life ------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._pulse = asyncio.create_task(self._beat())
+        self.wake()
+
+    async def stop(self, *, deadline_ns: int) -> None:
+        """Hand leadership over and see it taken, write a checkpoint; then this node says nothing any more."""
+        if self._core.role is Role.LEADER and len(self._core.engine.connected) > 0:
+            try:
+                leader, term = await transfer_leadership(self._core, "", deadline_ns, is_leaving=True)
+                log.info("handed leadership over leader=%s term=%d", leader, term)
+            except RaftberryError as error:
+                log.warning("could not hand leadership over: %s", error)
+        if self._pulse is not None:
+            self._pulse.cancel()
+        if not self._core.quarantine_reason:
+            await self._last_checkpoint()
+        self._core.retire()
+        self._is_stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def close(self) -> None:
+        """Finish the commits and end the threads: after the calls that may still read."""
+        await self._loop.run_in_executor(None, self._workers.stop)
+
+    async def _last_checkpoint(self) -> None:
+        """Saves the next start the replay; it is not waited for without end, for a snapshot may be on its way in."""
+        try:
+            async with asyncio.timeout(LAST_CHECKPOINT_S_MAX):
+                position = await self.checkpoint()
+        except TimeoutError:
+            log.warning(
+                "wrote no checkpoint within %d s: the next start replays the log", LAST_CHECKPOINT_S_MAX
+            )
+        else:
+            log.info("wrote a checkpoint index=%d term=%d", position.index, position.term)
+
+    def wake(self) -> None:
+        """Run a cycle after what is ready on the loop now."""
+        if not self._is_cycle_due and not self._is_stopped:
+            self._is_cycle_due = True
+            self._loop.call_soon(self._cycle)
+
+    def _cycle(self) -> None:
+        self._is_cycle_due = False
+        if self._is_stopped:
+            return
+        self.guarded(self._core.cycle)
+        self.cycled_ns = self._core.clock.monotonic_ns()
+        self._set_timer(self._core.next_wake_ns())
+
+    def _set_timer(self, at_ns: int) -> None:
+        """An earlier timer stands: it only wakes once in vain."""
+        now = self._core.clock.monotonic_ns()
+        if self._timer is not None:
+            if self._timer_ns <= at_ns:
+                return
+            self._timer.cancel()
+        self._timer_ns = max(at_ns, now + TIMER_NS_MIN)
+        self._timer = self._loop.call_later((self._timer_ns - now) / SECOND_NS, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._cycle()
+
+    def guarded(self, call: Callable[[], None]) -> None:
+        """Damage puts the node into quarantine; anything else unexpected ends the process (H11)."""
+        try:
+            call()
+        except CorruptData as error:
+            log.critical("quarantined: %s", error)
+            self._core.quarantine(str(error))
+        except BaseException as error:  # noqa: BLE001 - the top of the loop's callbacks
+            self._on_fatal(error)
+
+    async def _beat(self) -> None:
+        """Once in an election timeout: is the cluster still led, as far as this node can tell?"""
+        period_ns = self._core.consensus_options.election_timeout_max_ns
+        while True:
+            self._rate.sample()
+            self._tell_serving()
+            await asyncio.sleep(period_ns / SECOND_NS)
+
+    def _tell_serving(self) -> None:
+        is_serving = self.is_serving()
+        if is_serving != self._was_serving:
+            self._was_serving = is_serving
+            for listener in self.on_serving_change:
+                listener(is_serving)
+
+    # the port: writes ------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self._core.me.name
+
+    @property
+    def state(self) -> StateMachine:
+        return self._core.state
+
+    async def write(self, operation: command_pb2.Operation, *, deadline_ns: int | None) -> WriteOutcome:
+        return await self._submit(operation, deadline_ns)
+
+    def submit(self, operation: command_pb2.Operation) -> asyncio.Future[WriteOutcome]:
+        return self._submit(operation, None)
+
+    def _submit(
+        self, operation: command_pb2.Operation, deadline_ns: int | None
+    ) -> asyncio.Future[WriteOutcome]:
+        future: asyncio.Future[WriteOutcome] = self._loop.create_future()
+
+        def done(completion: Completion) -> None:
+            if future.done():
+                return
+            if completion.error is not None:
+                future.set_exception(completion.error)
+            else:
+                future.set_result(outcome_of(completion))
+
+        self._core.submit(operation, self._deadline(deadline_ns), done)
+        return future
+
+    def wall_ns(self) -> int:
+        """The time for a reading that brings none. Raises NotApplied while this machine's clock is not set."""
+        now = self._core.clock.wall_ns()
+        if now < CLOCK_EARLIEST_UNIX_NANO:
+            raise NotApplied(
+                f"this node's clock is not set (it says {now // SECOND_NS} s after 1970): a reading without a time "
+                "was refused; send time_unix_nano, or wait until the node has synchronised its clock"
+            )
+        return now
+
+    # the port: reads -------------------------------------------------------------------------------------
+
+    async def read_barrier(self, consistency: int, *, deadline_ns: int | None) -> Position:
+        if consistency == LOCAL:
+            if self._core.quarantine_reason:
+                raise Quarantined(self._core.quarantine_reason)
+            return self.state.position
+        future: asyncio.Future[None] = self._loop.create_future()
+
+        def done(error: NotApplied | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+        self._core.read_barrier(self._deadline(deadline_ns), done)
+        await future
+        return self.state.position
+
+    async def query(self, spec: QuerySpec) -> RunningQuery:
+        if self._core.quarantine_reason:
+            raise Quarantined(self._core.quarantine_reason)
+        prepared = self.state.prepare_query(spec, self._core.store.snapshot())
+        return RunningQuery(prepared.position, prepared.run(), self._workers)
+
+    def watch(self, *, after_index: int | None) -> AsyncIterator[AppliedEffects]:
+        return self.watches.watch(after_index)
+
+    async def state_hash(self) -> tuple[Position, bytes]:
+        prepared = self.state.prepare_hash(self._core.store.snapshot())
+        digest = await self._workers.in_pool(prepared.run)
+        return prepared.position, digest
+
+    # the port: operating ---------------------------------------------------------------------------------
+
+    def status(self) -> NodeStatus:
+        return report(self._core, self, self._rate.per_second())
+
+    def commit_busy_ns(self) -> int:
+        """How long the commit under way has taken; 0: none is. For the watchdog."""
+        return self._core.pipeline.busy_ns()
+
+    def is_serving(self) -> bool:
+        confirmed = self._core.confirmed_ns()
+        if confirmed is None or self._core.quarantine_reason:
+            return False
+        bound = 2 * self._core.consensus_options.election_timeout_max_ns
+        return self._core.clock.monotonic_ns() - confirmed <= bound
+
+    async def transfer_leadership(self, target: str, *, deadline_ns: int | None) -> tuple[str, int]:
+        return await transfer_leadership(self._core, target, self._deadline(deadline_ns))
+
+    def events(self) -> EventSubscription:
+        names = {member.member_id: member.name for member in self._core.members.values()}
+        return EventSubscription(self.name, self._core.events, lambda member: names.get(member, ""))
+
+    async def checkpoint(self) -> Position:
+        future: asyncio.Future[Position] = self._loop.create_future()
+        if self._core.quarantine_reason:
+            raise Quarantined(self._core.quarantine_reason)
+        self._core.checkpoint(lambda position: None if future.done() else future.set_result(position))
+        return await future
+
+    def _deadline(self, deadline_ns: int | None) -> int:
+        if deadline_ns is not None:
+            return deadline_ns
+        return self._core.clock.monotonic_ns() + self._core.options.default_deadline_ns
+
+
+class RunningQuery:
+    """Chunks of a query, computed in the pool one batch ahead of nobody: the reader's pace is the pace."""
+
+    CHUNKS_AT_ONCE = 8
+
+    def __init__(self, position: Position, chunks: Iterator[QueryChunk], workers: ThreadWorkers) -> None:
+        self.position = position
+        self._chunks, self._workers = chunks, workers
+        self._lock = threading.Lock()
+        """A caller that leaves closes the chunks while a batch of them is being computed."""
+
+    def __aiter__(self) -> AsyncIterator[Sequence[QueryChunk]]:
+        return self._batches()
+
+    async def aclose(self) -> None:
+        await self._workers.in_pool(self._close)
+
+    async def _batches(self) -> AsyncIterator[Sequence[QueryChunk]]:
+        while batch := await self._workers.in_pool(self._next_batch):
+            yield batch
+
+    def _next_batch(self) -> list[QueryChunk]:
+        with self._lock:
+            return list(itertools.islice(self._chunks, self.CHUNKS_AT_ONCE))
+
+    def _close(self) -> None:
+        close: Callable[[], None] = getattr(self._chunks, "close", lambda: None)
+        with self._lock:
+            close()
+
+
+class RateMeter:
+    """Readings applied per second, over the last samples."""
+
+    SAMPLES_KEPT = 10
+
+    def __init__(self, count: Callable[[], int], now_ns: Callable[[], int]) -> None:
+        self._count, self._now_ns = count, now_ns
+        self._samples: list[tuple[int, int]] = []
+
+    def sample(self) -> None:
+        self._samples = [*self._samples[-self.SAMPLES_KEPT :], (self._now_ns(), self._count())]
+
+    def per_second(self) -> float:
+        if not self._samples:
+            return 0.0
+        began_ns, began_count = self._samples[0]
+        span_ns = self._now_ns() - began_ns
+        return (self._count() - began_count) * SECOND_NS / span_ns if span_ns > 0 else 0.0

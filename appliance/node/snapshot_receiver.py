@@ -1,0 +1,177 @@
+"""A snapshot on its way in (Raft paper, section 7; H7, H8).
+
+Invariant: the state and the log change only when the whole snapshot is durable in its own place; a failed or
+overtaken transfer leaves no trace and is never acknowledged as installed. Loop thread only; the installer works
+on the committer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from appliance.consensus.snapshot import RecordDecoder, checksum
+from appliance.errors import CorruptData
+from appliance.model import MemberId, Position
+from appliance.node.workers import Workers
+from appliance.storage.store import Installer, Record, Store
+from raftberry.internal.v1 import peer_pb2
+
+Reply = Callable[[MemberId, peer_pb2.SnapshotReply], None]
+
+
+@dataclass(slots=True)
+class _Incoming:
+    member: MemberId
+    transfer_id: int
+    position: Position
+    installer: Installer
+    decoder: RecordDecoder = field(default_factory=RecordDecoder)
+    offset: int = 0
+
+
+class SnapshotReceiver:
+    """is_needed says whether a snapshot at a position is news; installed is called with the new store.
+
+    reply must hold back an `installed` until all that the log says then is durable.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        store: Callable[[], Store],
+        is_needed: Callable[[Position], bool],
+        installed: Callable[[Store, Position], None],
+        reply: Reply,
+    ) -> None:
+        self._workers, self._store, self._is_needed = workers, store, is_needed
+        self._installed, self._reply = installed, reply
+        self._incoming: _Incoming | None = None
+        self.is_finishing = False
+        """The new store is being switched to: the log must not move meanwhile."""
+
+        self.failed_count = 0
+
+    @property
+    def is_receiving(self) -> bool:
+        return self._incoming is not None
+
+    def cycle(self) -> None:
+        """Let a transfer go that the log has overtaken: while one is under way no checkpoint is written."""
+        if (
+            self._incoming is not None
+            and not self.is_finishing
+            and not self._is_needed(self._incoming.position)
+        ):
+            self.abandon()
+
+    def on_chunk(self, member: MemberId, chunk: peer_pb2.SnapshotChunk) -> None:
+        position = Position(chunk.snapshot_index, chunk.snapshot_term)
+        if self.is_finishing:
+            return
+        if not self._is_needed(position):
+            self.abandon()
+            self._answer(member, chunk.transfer_id, offset=chunk.offset + len(chunk.data), installed=True)
+            return
+        incoming = self._incoming
+        if incoming is None or incoming.transfer_id != chunk.transfer_id or incoming.member != member:
+            if chunk.offset != 0:
+                self._answer(member, chunk.transfer_id, failed=True)
+                return
+            self.abandon()
+            incoming = self._incoming = self._begin(member, chunk.transfer_id, position)
+        try:
+            records = self._take(incoming, chunk)
+        except CorruptData:
+            self.failed_count += 1
+            self.abandon()
+            self._answer(member, chunk.transfer_id, failed=True)
+            return
+        if records:
+            self._workers.write("install", lambda: incoming.installer.add(records), lambda _: None)
+        if chunk.last:
+            self._finish(incoming)
+        else:
+            offset = incoming.offset
+            self._workers.write(
+                "install",
+                lambda: None,
+                lambda _: self._answer(member, chunk.transfer_id, offset=offset),
+            )
+
+    def abandon(self) -> None:
+        """Throw away what came so far."""
+        incoming, self._incoming = self._incoming, None
+        if incoming is not None:
+            self._workers.write("install", incoming.installer.abort, lambda _: None)
+
+    def on_peer_down(self, member: MemberId) -> None:
+        if self._incoming is not None and self._incoming.member == member and not self.is_finishing:
+            self.abandon()
+
+    def _begin(self, member: MemberId, transfer_id: int, position: Position) -> _Incoming:
+        return _Incoming(member, transfer_id, position, _LateInstaller(self._store(), position))
+
+    def _take(self, incoming: _Incoming, chunk: peer_pb2.SnapshotChunk) -> list[Record]:
+        if chunk.offset != incoming.offset:
+            raise CorruptData(
+                "snapshot", f"chunk at {chunk.offset} where {incoming.offset} was next; transfer ended"
+            )
+        if checksum(chunk.data) != chunk.checksum:
+            raise CorruptData("snapshot", f"chunk at {chunk.offset} has a wrong checksum; transfer ended")
+        incoming.offset += len(chunk.data)
+        records = incoming.decoder.feed(chunk.data)
+        if chunk.last and not incoming.decoder.is_complete:
+            raise CorruptData("snapshot", "it ends within a record; transfer ended")
+        return records
+
+    def _finish(self, incoming: _Incoming) -> None:
+        self.is_finishing = True
+        self._workers.write(
+            "install", incoming.installer.finish, lambda store: self._finished(incoming, store)
+        )
+
+    def _finished(self, incoming: _Incoming, store: Store) -> None:
+        self._incoming = None
+        self._installed(store, incoming.position)
+        self.is_finishing = False
+        self._answer(incoming.member, incoming.transfer_id, offset=incoming.offset, installed=True)
+
+    def _answer(
+        self,
+        member: MemberId,
+        transfer_id: int,
+        *,
+        offset: int = 0,
+        installed: bool = False,
+        failed: bool = False,
+    ) -> None:
+        self._reply(
+            member,
+            peer_pb2.SnapshotReply(
+                transfer_id=transfer_id, offset=offset, installed=installed, failed=failed
+            ),
+        )
+
+
+class _LateInstaller:
+    """Begins the install on the committer's thread, with the first call there."""
+
+    def __init__(self, store: Store, position: Position) -> None:
+        self._store, self._position = store, position
+        self._installer: Installer | None = None
+
+    def _begun(self) -> Installer:
+        if self._installer is None:
+            self._installer = self._store.begin_install(self._position)
+        return self._installer
+
+    def add(self, records: Iterable[Record]) -> None:
+        self._begun().add(records)
+
+    def finish(self) -> Store:
+        return self._begun().finish()
+
+    def abort(self) -> None:
+        if self._installer is not None:
+            self._installer.abort()

@@ -1,0 +1,76 @@
+"""A node that does not take part: it waits for the other founders, or is in doubt about its own data.
+
+Invariant: it answers for its status and refuses everything else with the reason; it holds no journal and no vote.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import NoReturn
+
+from appliance.consensus import EventLog
+from appliance.errors import NoLeader, Quarantined
+from appliance.model import Position, Role
+from appliance.node.events import EventSubscription
+from appliance.node.outcome import WriteOutcome
+from appliance.node.runtime import RunningQuery
+from appliance.node.status import NodeStatus
+from appliance.node.watches import AppliedEffects
+from appliance.state import QuerySpec, StateMachine
+from raftberry.internal.v1 import command_pb2
+
+
+class StandbyNode:
+    """The port of floor 5 without a node behind it."""
+
+    def __init__(self, status: NodeStatus) -> None:
+        assert status.role in (Role.FOUNDING, Role.QUARANTINED)
+        self._status = status
+        self.state = StateMachine()
+        self.on_serving_change: list[Callable[[bool], None]] = []
+
+    @property
+    def name(self) -> str:
+        return self._status.name
+
+    def status(self) -> NodeStatus:
+        return self._status
+
+    def is_serving(self) -> bool:
+        return False
+
+    def wall_ns(self) -> int:
+        return time.time_ns()
+
+    def events(self) -> EventSubscription:
+        return EventSubscription(self.name, EventLog(self.wall_ns), lambda _: "")
+
+    def submit(self, operation: command_pb2.Operation) -> asyncio.Future[WriteOutcome]:
+        self._refuse()
+
+    async def write(self, operation: command_pb2.Operation, *, deadline_ns: int | None) -> WriteOutcome:
+        self._refuse()
+
+    async def read_barrier(self, consistency: int, *, deadline_ns: int | None) -> Position:
+        self._refuse()
+
+    async def query(self, spec: QuerySpec) -> RunningQuery:
+        self._refuse()
+
+    def watch(self, *, after_index: int | None) -> AsyncIterator[AppliedEffects]:
+        self._refuse()
+
+    async def transfer_leadership(self, target: str, *, deadline_ns: int | None) -> tuple[str, int]:
+        self._refuse()
+
+    async def checkpoint(self) -> Position:
+        self._refuse()
+
+    async def state_hash(self) -> tuple[Position, bytes]:
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        reason = "; ".join(self._status.alarms)
+        raise Quarantined(reason) if self._status.role is Role.QUARANTINED else NoLeader(reason)

@@ -1,0 +1,126 @@
+"""Watches: every reader follows the log at its own pace, from memory or from the journal.
+
+Invariant: what a watch yields has no gap, no duplicate and the log's order; a slow watcher holds no memory, it
+only falls behind, and hears HistoryGone when the log it needs was trimmed. Loop thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from appliance.errors import HistoryGone, Overloaded, Quarantined
+from appliance.limits import KIB, WATCH_QUEUE_BYTES_MAX, WATCHERS_MAX
+from appliance.model import REGULAR, Entry
+from appliance.node.core import NodeCore
+from appliance.node.workers import ThreadWorkers
+from appliance.state import Applied, EntryEffects, effects
+from appliance.storage.store import StoreReader
+
+ENTRIES_AT_ONCE = 64
+_EFFECTS_OVERHEAD = 4 * KIB
+"""Python objects of an entry's effects."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedEffects:
+    index: int
+    effects: EntryEffects
+
+
+class Watches:
+    def __init__(self, core: NodeCore, workers: ThreadWorkers) -> None:
+        self._core, self._workers = core, workers
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._decoded: OrderedDict[int, tuple[EntryEffects, int]] = OrderedDict()
+        self._decoded_bytes = 0
+        self.count = 0
+        core.applied_listeners.append(self._on_applied)
+        core.upheaval_listeners.append(self._wake_all)
+
+    def earliest_index(self) -> int:
+        """The first index that a watch can resume behind."""
+        return self._core.log.anchor.index
+
+    async def watch(self, after_index: int | None) -> AsyncIterator[AppliedEffects]:
+        """Effects of every applied entry behind after_index (None: behind the last one), without end."""
+        if self.count >= WATCHERS_MAX:
+            raise Overloaded(
+                f"{WATCHERS_MAX} watches are open on this node; watch on another node, or fewer series"
+            )
+        self.count += 1
+        try:
+            position = self._core.state.position.index if after_index is None else after_index
+            while True:
+                await self._wait_for(position + 1)
+                for entry in await self._entries(position + 1):
+                    yield AppliedEffects(entry[1], self._effects_of(entry))
+                    position = entry[1]
+        finally:
+            self.count -= 1
+
+    async def _wait_for(self, index: int) -> None:
+        while not self._core.quarantine_reason and self._core.state.position.index < index:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.add(future)
+            try:
+                await future
+            finally:
+                self._waiting.discard(future)
+        if self._core.quarantine_reason:
+            raise Quarantined(self._core.quarantine_reason)
+
+    async def _entries(self, first: int) -> list[Entry]:
+        log, last = self._core.log, self._core.state.position.index
+        if first <= log.anchor.index:
+            earliest = self.earliest_index()
+            raise HistoryGone(
+                f"the log behind index {first - 1} was trimmed; the earliest index to resume behind is {earliest}: "
+                "query what was missed, then watch from now; raise watch.keep_bytes to keep more",
+                earliest,
+            )
+        count = min(ENTRIES_AT_ONCE, last - first + 1)
+        if log.is_hot(first):
+            return log.read(first, count)
+        return await self._workers.in_pool(
+            lambda: log.read(first, count)
+        )  # none: trimmed meanwhile, as is said then
+
+    def _effects_of(self, entry: Entry) -> EntryEffects:
+        command, index, _ = entry
+        if command[:1] != REGULAR:
+            return EntryEffects()
+        kept = self._decoded.get(index)
+        if kept is not None:
+            return kept[0]
+        found = self._decode(index, command[1:])
+        self._keep(index, found, len(command))
+        return found
+
+    def _decode(self, index: int, command: bytes) -> EntryEffects:
+        reader: StoreReader
+        with self._core.store.snapshot() as reader:
+            return effects(command, self._core.state.outcome(index, reader))
+
+    def _keep(self, index: int, found: EntryEffects, size: int) -> None:
+        """What every watcher wants next is decoded once; the oldest goes when their commands pass the bound."""
+        if index in self._decoded:
+            return
+        size += _EFFECTS_OVERHEAD
+        self._decoded[index] = (found, size)
+        self._decoded_bytes += size
+        while self._decoded_bytes > WATCH_QUEUE_BYTES_MAX:
+            self._decoded_bytes -= self._decoded.popitem(last=False)[1][1]
+
+    def _on_applied(self, applied: Applied) -> None:
+        if self.count and applied.command is not None:
+            size = len(self._core.log.read(applied.index, 1)[0][0])
+            self._keep(applied.index, effects(applied.command, applied.outcome), size)
+        self._wake_all()
+
+    def _wake_all(self) -> None:
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)

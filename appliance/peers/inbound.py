@@ -1,0 +1,93 @@
+"""One lane a peer dialled: its Hello, our verdict, its frames.
+
+Invariant: a frame is delivered only while its stream is the newest of its member and lane and the link is
+up; until the link is up the stream is not read, so that the sender's bound holds it back.
+Everything runs on the loop, in gRPC's task for the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import grpc.aio
+
+from appliance.model import MemberId
+from appliance.peers.wire import BadFrame, Lane, decode_frame, split_batch
+from raftberry.internal.v1 import peer_pb2
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class InboundLane:
+    """The receiving end of one stream, from its Hello on."""
+
+    def __init__(self, context: Context, hello: peer_pb2.Frame, lane: Lane, *, credit_bytes: int) -> None:
+        self.member_id = MemberId(hello.from_member)
+        self.name = hello.hello.name
+        self.lane = lane
+        self.end_reason = ""
+        self._context = context
+        self._credit_bytes = credit_bytes
+        self._taken_bytes = 0
+        self._credited_bytes = 0
+        self._receiver: asyncio.Task[str] | None = None
+
+    async def answer(self, refusal: peer_pb2.Refusal | None) -> None:
+        """The first response: the verdict."""
+        await self._context.write(peer_pb2.ExchangeResponse(refusal=refusal).SerializeToString())
+
+    async def receive(self, up: asyncio.Event, on_frame: Callable[[peer_pb2.Frame], None]) -> str:
+        """Deliver frames until the stream ends or `end` is called; why it ended."""
+        if self.end_reason:
+            return self.end_reason
+        self._receiver = asyncio.create_task(self._receive(up, on_frame))
+        try:
+            await asyncio.wait([self._receiver])
+        finally:
+            self._receiver.cancel()
+        if self.end_reason:
+            return self.end_reason
+        return self._receiver.result()
+
+    def end(self, reason: str) -> None:
+        """Nothing is delivered any more from here on."""
+        self.end_reason = reason
+        if self._receiver is not None:
+            self._receiver.cancel()
+
+    async def _receive(self, up: asyncio.Event, on_frame: Callable[[peer_pb2.Frame], None]) -> str:
+        while True:
+            if not up.is_set():
+                await up.wait()
+            data = await self._context.read()
+            if not isinstance(data, bytes):
+                return "the peer ended the stream"
+            for encoded in split_batch(data):
+                frame = decode_frame(encoded, sender=self.member_id)
+                if not up.is_set():
+                    await up.wait()
+                if self.end_reason:
+                    return self.end_reason
+                on_frame(frame)
+                self._taken_bytes += len(encoded)
+            if self._taken_bytes - self._credited_bytes >= self._credit_bytes:
+                self._credited_bytes = self._taken_bytes
+                response = peer_pb2.ExchangeResponse(taken_bytes=self._taken_bytes)
+                await self._context.write(response.SerializeToString())
+
+
+async def read_hello(context: Context, *, timeout_s: float) -> peer_pb2.Frame:
+    """The first frame of a stream; BadFrame when it is none, or does not come."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            data = await context.read()
+    except TimeoutError as error:
+        raise BadFrame("no Hello in time") from error
+    frames: Sequence[bytes] = split_batch(data) if isinstance(data, bytes) else ()
+    if len(frames) != 1:
+        raise BadFrame(f"{len(frames)} frames where one Hello was expected")
+    hello = decode_frame(frames[0], sender=None)
+    if hello.WhichOneof("kind") != "hello" or not hello.from_member:
+        raise BadFrame("a first frame that is no Hello")
+    return hello

@@ -1,0 +1,92 @@
+"""The peer port: answers Found from the first moment, and Exchange once the links exist.
+
+Invariant: the port is bound once, before the cluster exists, and stays bound until `stop`; a stream that
+comes before the links do is refused as unavailable and dialled again by the peer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from appliance.errors import ConfigurationError
+from appliance.peers.inbound import Context
+from appliance.peers.wire import SERVICE, PeerCredentials, PeerOptions, server_options, split_address
+from raftberry.internal.v1 import peer_pb2
+
+log = logging.getLogger(__name__)
+
+Exchange = Callable[[Context], Awaitable[None]]
+
+
+class PeerServer:
+    """A gRPC server with the two methods of PeerService; ConfigurationError when the port is taken."""
+
+    def __init__(
+        self,
+        listen_address: str,
+        answer_found: Callable[[peer_pb2.FoundRequest], peer_pb2.FoundResponse],
+        *,
+        credentials: PeerCredentials | None = None,
+        options: PeerOptions | None = None,
+    ) -> None:
+        self._listen_address = listen_address
+        self._answer_found = answer_found
+        self.credentials = credentials
+        self.options = options or PeerOptions()
+        self._server: grpc.aio.Server | None = None
+        self._exchange: Exchange | None = None
+        self.port = 0
+
+    async def start(self) -> None:
+        """Bind and serve; port is then the port bound (of use when port 0 was asked for)."""
+        assert self._server is None
+        server = grpc.aio.server(options=server_options(self.options))
+        handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            "Found": grpc.unary_unary_rpc_method_handler(self._found),
+            "Exchange": grpc.stream_stream_rpc_method_handler(self._serve_exchange),
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        self.port = self._bind(server)
+        await server.start()
+        self._server = server
+
+    async def stop(self) -> None:
+        """Close the port and end what is under way."""
+        if self._server is not None:
+            await self._server.stop(grace=None)
+            self._server = None
+
+    def route_exchange(self, exchange: Exchange | None) -> None:
+        """Who serves the streams from now on; None: nobody."""
+        self._exchange = exchange
+
+    def _bind(self, server: grpc.aio.Server) -> int:
+        address = self._listen_address
+        try:
+            split_address(address)
+            if self.credentials is None:
+                return server.add_insecure_port(address)
+            return server.add_secure_port(address, self.credentials.server)
+        except (RuntimeError, ValueError) as error:
+            raise ConfigurationError(
+                f"cannot listen for peers on {address}: {error}; "
+                "another process may hold the port, or the address is not of this machine; "
+                "set --peer-address"
+            ) from error
+
+    async def _found(self, data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        try:
+            request = peer_pb2.FoundRequest.FromString(data)
+        except DecodeError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a FoundRequest")
+        return self._answer_found(request).SerializeToString()
+
+    async def _serve_exchange(self, _requests: object, context: Context) -> None:
+        if self._exchange is None:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "this node has not joined its cluster yet")
+        await self._exchange(context)

@@ -1,0 +1,192 @@
+"""What the two ends of a peer link agree on: method names, encoding, options of the channels.
+
+Invariant: bytes from a peer become messages by protobuf's parser alone; nothing is unpickled.
+Messages pass through gRPC as bytes (no serializers there), so that a frame is encoded once.
+Source: gRPC core's channel arguments (grpc/impl/channel_arg_names.h), RFC 9113 section 6.7 (PING).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from appliance.limits import ENTRY_BYTES_MAX, KIB, MIB, PEER_IN_FLIGHT_BYTES_MAX
+from appliance.model import MemberId
+from raftberry.internal.v1 import peer_pb2
+
+SERVICE: Final = "raftberry.internal.v1.PeerService"
+EXCHANGE: Final = f"/{SERVICE}/Exchange"
+FOUND: Final = f"/{SERVICE}/Found"
+LANE_KEY: Final = "lane"
+
+FRAME_BYTES_MAX: Final = ENTRY_BYTES_MAX + 1 * MIB
+"""One frame: an entry of the largest size and what travels around it."""
+
+MESSAGE_BYTES_MAX: Final = FRAME_BYTES_MAX + 1 * MIB
+"""One FrameBatch: a frame of the largest size behind a full batch of small ones."""
+
+R = TypeVar("R")
+
+
+class Lane(Enum):
+    """The two connections to a peer: a heartbeat never queues behind a snapshot chunk."""
+
+    LIVE = "live"
+    BULK = "bulk"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAddress:
+    """Where a peer listens. address is HOST:PORT; the host may be a name, looked up at each dial."""
+
+    member_id: MemberId
+    name: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCredentials:
+    """Both sides of mutual TLS."""
+
+    server: grpc.ServerCredentials
+    channel: grpc.ChannelCredentials
+
+
+@dataclass(frozen=True, slots=True)
+class PeerOptions:
+    """Bounds and times of the links; the defaults are what a cluster on a LAN wants."""
+
+    in_flight_bytes_max: int = PEER_IN_FLIGHT_BYTES_MAX
+    credit_bytes: int = 64 * KIB
+    """The receiver reports what it took each time this much has come together."""
+    batch_bytes: int = 256 * KIB
+    """Frames that wait are joined into one message up to this size."""
+    reconnect_delay_s_min: float = 0.05
+    reconnect_delay_s_max: float = 1.0
+    hello_timeout_s: float = 3.0
+    """From the dial, or the first byte, to the verdict on Hello."""
+    keepalive_s: float = 2.0
+    keepalive_timeout_s: float = 4.0
+    """Longer than the 3 s a paused process may take without losing its connections."""
+
+    def __post_init__(self) -> None:
+        assert 0 < self.credit_bytes < self.in_flight_bytes_max
+        assert self.batch_bytes < MESSAGE_BYTES_MAX - FRAME_BYTES_MAX
+        assert 0 < self.reconnect_delay_s_min <= self.reconnect_delay_s_max
+
+
+class BadFrame(Exception):
+    """A peer sent what is not a frame of its own; the stream ends."""
+
+
+def encode_batch(frames: Sequence[bytes]) -> bytes:
+    """The frames, each an encoded Frame, as one encoded FrameBatch."""
+    return peer_pb2.FrameBatch(frames=frames).SerializeToString()
+
+
+def split_batch(data: bytes) -> Sequence[bytes]:
+    """The encoded frames of one message; BadFrame."""
+    try:
+        return peer_pb2.FrameBatch.FromString(data).frames
+    except DecodeError as error:
+        raise BadFrame(f"{len(data)} bytes that are no FrameBatch") from error
+
+
+def decode_frame(data: bytes, *, sender: MemberId | None) -> peer_pb2.Frame:
+    """One frame; BadFrame when it does not parse, or is not from sender (None: from anyone)."""
+    try:
+        frame = peer_pb2.Frame.FromString(data)
+    except DecodeError as error:
+        raise BadFrame(f"{len(data)} bytes that are no Frame") from error
+    if sender is not None and frame.from_member != sender:
+        raise BadFrame(f"a frame in the name of {frame.from_member:016x}")
+    return frame
+
+
+def decode_response(data: bytes) -> peer_pb2.ExchangeResponse:
+    """What the receiving end of a stream says; BadFrame."""
+    try:
+        return peer_pb2.ExchangeResponse.FromString(data)
+    except DecodeError as error:
+        raise BadFrame(f"{len(data)} bytes that are no ExchangeResponse") from error
+
+
+def _keepalive(options: PeerOptions) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.keepalive_time_ms", int(options.keepalive_s * 1_000)),
+        ("grpc.keepalive_timeout_ms", int(options.keepalive_timeout_s * 1_000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+
+
+def server_options(options: PeerOptions) -> list[tuple[str, int]]:
+    """A port in use is an error, and a peer's pings are welcome at our keepalive's rate."""
+    return [
+        *_keepalive(options),
+        ("grpc.so_reuseport", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", int(options.keepalive_s * 500)),
+        ("grpc.http2.max_ping_strikes", 0),
+    ]
+
+
+async def open_channel(
+    address: str, options: PeerOptions, credentials: PeerCredentials | None
+) -> grpc.aio.Channel:
+    """A channel with a TCP connection of its own; OSError when the host has no address.
+
+    The name is looked up by the system's resolver (gRPC's own knows no mDNS: `pi-1.local`). A channel
+    serves one attempt, so gRPC's own reconnecting and its backoff never come into play.
+    """
+    host, port = split_address(address)
+    target = await _resolve(host, port)
+    arguments: list[tuple[str, int | str]] = [
+        *_keepalive(options),
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.min_reconnect_backoff_ms", int(options.hello_timeout_s * 1_000)),
+        ("grpc.enable_retries", 0),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.default_authority", address),
+    ]
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, options=arguments)
+    return grpc.aio.secure_channel(target, credentials.channel, options=arguments)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """HOST:PORT or [IPV6]:PORT as its parts; ValueError."""
+    host, separator, port = address.rpartition(":")
+    if not separator or not host or not port.isdecimal() or not 0 <= int(port) < 1 << 16:
+        raise ValueError(f"{address!r} is not HOST:PORT")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+async def _resolve(host: str, port: int) -> str:
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    v4 = [str(item[4][0]) for item in found if item[0] is socket.AF_INET]
+    v6 = [str(item[4][0]) for item in found if item[0] is socket.AF_INET6]
+    if v4:
+        return "ipv4:" + ",".join(f"{address}:{port}" for address in v4)
+    if v6:
+        return "ipv6:" + ",".join(f"[{address}]:{port}" for address in v6)
+    raise OSError(f"{host} has neither an IPv4 nor an IPv6 address")
+
+
+def tell_node(call: Callable[..., R], *arguments: object) -> R:
+    """Call one of the node's LinkEvents. An error there is a bug: the loop's handler ends the process."""
+    try:
+        return call(*arguments)
+    except Exception as error:
+        context = {"message": f"peer links: the node failed in {call.__name__}", "exception": error}
+        asyncio.get_running_loop().call_exception_handler(context)
+        raise

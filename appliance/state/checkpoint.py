@@ -1,0 +1,241 @@
+"""Checkpoints: what changed since the last one, captured on the loop, encoded on the committer.
+
+Invariant: a batch holds the state exactly as of its position, whatever was applied while it was
+encoded; what is marked dirty and not in the batch stays marked.
+`capture`, `release`, `restore_tables`: loop thread. `CheckpointWork.batch`: the committer.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from appliance import limits
+from appliance.errors import CorruptData
+from appliance.model import Member, Position
+from appliance.state.blocks import build_blocks
+from appliance.state.columns import CODEC_RAW, pack, value_dtype
+from appliance.state.layouts import (
+    STATE_KEY,
+    HeadFigures,
+    Meta,
+    decode_head,
+    decode_id,
+    decode_key,
+    decode_member,
+    decode_meta,
+    decode_outcome,
+    decode_producer,
+    decode_series,
+    encode_block,
+    encode_head,
+    encode_id,
+    encode_key,
+    encode_member,
+    encode_meta,
+    encode_outcome,
+    encode_producer,
+    encode_series,
+)
+from appliance.state.results import EntryOutcome, KeyRecord
+from appliance.state.series import Chunk, HeadView, Series
+from appliance.state.tables import Tables
+from appliance.storage.store import Record, StoreBatch, StoreReader
+
+
+class _SeriesCapture(NamedTuple):
+    series: Series
+    figures: HeadFigures
+    head: HeadView
+
+
+class CheckpointWork:
+    """One checkpoint on its way; see `capture` for the fields."""
+
+    def __init__(
+        self,
+        *,
+        meta: Meta,
+        position: Position,
+        series: list[_SeriesCapture],
+        keys: dict[str, KeyRecord | None],
+        members: tuple[Member, ...],
+        outcomes: list[EntryOutcome],
+        puts: list[Record],
+        deletes: list[tuple[str, bytes]],
+        delete_prefixes: list[tuple[str, bytes]],
+    ) -> None:
+        self.position = position
+        self._meta = meta
+        self._series = series
+        self._keys = keys
+        self._members = members
+        self._outcomes = outcomes
+        self._puts = puts
+        self._deletes = deletes
+        self._delete_prefixes = delete_prefixes
+        self._sealed_bytes: list[int] = []
+
+    def batch(self) -> StoreBatch:
+        """Merges, encodes and packs: some 0.2 ms a sealed block. Once."""
+        puts = [*self._puts, ("meta", STATE_KEY, encode_meta(self._meta))]
+        deletes = list(self._deletes)
+        puts.extend(
+            ("members", encode_id(member.member_id), encode_member(member)) for member in self._members
+        )
+        for key, record in sorted(self._keys.items()):
+            if record is None:
+                deletes.append(("keys", key.encode()))
+            else:
+                puts.append(("keys", key.encode(), encode_key(record)))
+        puts.extend(
+            ("outcomes", encode_id(outcome.index), encode_outcome(outcome)) for outcome in self._outcomes
+        )
+        for captured in self._series:
+            puts.extend(self._series_records(captured))
+        return StoreBatch(
+            position=self.position, puts=puts, deletes=deletes, delete_prefixes=self._delete_prefixes
+        )
+
+    def release(self, tables: Tables) -> None:
+        """The batch is durable: drop the blocks it holds from memory."""
+        for captured, size in zip(self._series, self._sealed_bytes, strict=True):
+            series = captured.series
+            del series.sealed[: len(captured.head.sealed)]
+            series.size_bytes += size
+        for outcome in self._outcomes:
+            if tables.outcomes.fresh.pop(outcome.index, None) is not None:
+                tables.outcomes.stored.append(outcome.index)
+            else:
+                # Forgotten meanwhile: the record goes with the next checkpoint.
+                tables.outcomes.forgotten.append(outcome.index)
+
+    def _series_records(self, captured: _SeriesCapture) -> list[Record]:
+        """The new blocks of a series, then its head."""
+        figures = captured.figures
+        series_id = captured.series.series_id
+        blocks = [
+            encode_block(block)
+            for sealed in captured.head.sealed
+            for block in build_blocks(series_id, sealed, integer=figures.integer)
+        ]
+        size = sum(len(record) for _, record in blocks)
+        self._sealed_bytes.append(size)
+        chunks = tuple(_packed(chunk, integer=figures.integer) for chunk in captured.head.chunks())
+        head = encode_head(figures, chunks, added_bytes=size)
+        records: list[Record] = [("blocks", key, record) for key, record in blocks]
+        return [*records, ("heads", encode_id(series_id), head)]
+
+
+def capture(tables: Tables) -> CheckpointWork:
+    """Everything dirty, by reference or as a small copy; nothing is dirty afterwards."""
+    series, producers, keys, outcomes = tables.series, tables.producers, tables.keys, tables.outcomes
+    puts: list[Record] = [
+        ("series", encode_id(named.series_id), encode_series(named))
+        for named in sorted(series.renamed, key=lambda renamed: renamed.series_id)
+    ]
+    deletes: list[tuple[str, bytes]] = [("outcomes", encode_id(index)) for index in outcomes.forgotten]
+    for producer_id in sorted(producers.dirty):
+        producer = producers.records.get(producer_id)
+        if producer is None:
+            deletes.append(("producers", producer_id.encode()))
+        else:
+            puts.append(("producers", producer_id.encode(), encode_producer(producer)))
+    for series_id in series.dropped:
+        deletes.extend((table, encode_id(series_id)) for table in ("series", "heads"))
+    work = CheckpointWork(
+        meta=Meta(keys.revision, tables.elapsed_ns, series.next_id, producers.uses),
+        position=tables.position,
+        series=[
+            _SeriesCapture(dirty, _figures(dirty), dirty.view())
+            for dirty in sorted(series.dirty, key=lambda dirty: dirty.series_id)
+        ],
+        keys={key: keys.records.get(key) for key in keys.dirty},
+        members=tables.members if tables.members_changed else (),
+        outcomes=list(outcomes.fresh.values()),
+        puts=puts,
+        deletes=deletes,
+        delete_prefixes=[("blocks", encode_id(series_id)) for series_id in series.dropped],
+    )
+    series.dirty, series.renamed, series.dropped = set(), set(), []
+    keys.dirty, producers.dirty, outcomes.forgotten = set(), set(), []
+    tables.members_changed = False
+    return work
+
+
+def capture_cost(tables: Tables) -> int:
+    """Bytes, estimated at 6 a reading. Takes 0.1 us for each changed series: not for every entry."""
+    heads = sum(150 + 6 * series.head_count for series in tables.series.dirty)
+    sealed = sum(
+        5 * chunk.count
+        for series in tables.series.dirty
+        for sealed in series.sealed
+        for chunk in sealed.chunks
+    )
+    records = tables.keys.records
+    keys = sum(60 + len(key) + len(records[key].value) for key in tables.keys.dirty if key in records)
+    return heads + sealed + keys + 500 * len(tables.producers.dirty) + 50 * len(tables.outcomes.fresh)
+
+
+def restore_tables(tables: Tables, reader: StoreReader) -> None:
+    """Fill empty tables from a checkpoint."""
+    tables.position = reader.position
+    record = reader.get("meta", STATE_KEY)
+    if record is None:
+        if reader.position != Position(index=1, term=0):
+            raise CorruptData(
+                "store meta",
+                f"there is none at index {reader.position.index}; rebuild this node from its peers",
+            )
+        return
+    meta = decode_meta(record)
+    tables.elapsed_ns = meta.elapsed_ns
+    tables.keys.revision = meta.revision
+    tables.series.next_id = meta.next_series_id
+    tables.producers.uses = meta.producer_uses
+    tables.members = tuple(decode_member(key, value) for key, value in reader.scan("members"))
+    for key, value in reader.scan("keys"):
+        tables.keys.load(decode_key(key, value))
+    tables.producers.load([decode_producer(key, value) for key, value in reader.scan("producers")])
+    tables.outcomes.load(decode_id("outcomes", key) for key, _ in reader.scan("outcomes"))
+    heads = dict(reader.scan("heads"))
+    for key, value in reader.scan("series"):
+        series = decode_series(key, value)
+        head = heads.get(key)
+        if head is None:
+            raise CorruptData(
+                f"store heads {key!r}",
+                f"series {series.name} has no head; rebuild this node from its peers",
+            )
+        decode_head(series, head)
+        tables.series.load(series)
+
+
+def read_outcome(reader: StoreReader, index: int) -> EntryOutcome:
+    record = reader.get("outcomes", encode_id(index))
+    return EntryOutcome(index) if record is None else decode_outcome(encode_id(index), record)
+
+
+def _figures(series: Series) -> HeadFigures:
+    return HeadFigures(
+        series.reading_count,
+        series.first_time,
+        series.last_time,
+        series.last_value,
+        series.size_bytes,
+        series.next_sequence,
+        series.span_max,
+        bool(series.integer),
+    )
+
+
+def _packed(chunk: Chunk, *, integer: bool) -> Chunk:
+    """A tail was captured raw: pack it if it is worth it."""
+    if chunk.codec != CODEC_RAW or chunk.count < limits.ENCODE_READINGS_MIN:
+        return chunk
+    times = np.frombuffer(chunk.times, np.int64)
+    codec, packed_times, packed_values = pack(
+        times, np.frombuffer(chunk.values, value_dtype(integer=integer))
+    )
+    return Chunk(codec, chunk.count, packed_times, packed_values, chunk.min_time, chunk.max_time)

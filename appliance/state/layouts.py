@@ -1,0 +1,381 @@
+"""Bytes of the state's records in the store. Durable: golden bytes are in the tests.
+
+Big-endian, without padding; the first byte of each value is its format, 1.
+
+    table      key                            value after the format
+    meta       'state'                        >QQQQ revision, elapsed ns, next series id, producer uses
+    members    >Q member id                   >QB number, is voter; text name, text address
+    producers  producer id                    >QQHB highest, used, details, has results; 129 bytes of bits;
+                                              details indexes >Q, then fingerprints >I, then results >Q
+    keys       key                            >QQQQQ create, mod, version, ttl s, deadline ns (2^64-1: none);
+                                              the value
+    series     >Q series id                   >BB kind (0 none, 1 float, 2 integer), has attributes;
+                                              text sensor, metric, unit; >H labels; text name, value of each
+    heads      >Q series id                   >QqqqQQQH readings, first time, last time, bits of the last
+                                              value, size, next block, longest span, chunks; each chunk:
+                                              >BIqqII codec, count, min time, max time, bytes of times and of
+                                              values; both
+    outcomes   >Q index                       >II skipped, changes; >I each; >IIQQQ ordinal, item, mod,
+                                              create, version each
+    blocks     >QQQ series id, min time with  >BBIqI codec, integer, count, max time, bytes of times; times;
+               its sign bit flipped, block    values
+
+text: >H bytes, UTF-8. Columns are little-endian inside, as in SeriesColumns.
+Values are verified (checksummed) by the store; a record that still makes no sense is CorruptData.
+Pure functions, called on any thread.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeVar
+
+from appliance import limits
+from appliance.errors import CorruptData, DataDirectoryRefused
+from appliance.model import Member, MemberId
+from appliance.state.producers import DETAILS_MAX, Producer
+from appliance.state.results import EntryOutcome, KeyChange, KeyRecord
+from appliance.state.series import Chunk, Series
+
+FORMAT: Final = 1
+STATE_KEY: Final = b"state"
+
+_FORMAT: Final = bytes([FORMAT])
+_META: Final = struct.Struct(">QQQQ")
+_MEMBER: Final = struct.Struct(">QB")
+_PRODUCER: Final = struct.Struct(">QQHB")
+_KEY: Final = struct.Struct(">QQQQQ")
+_SERIES: Final = struct.Struct(">BB")
+_HEAD: Final = struct.Struct(">QqqqQQQH")
+_CHUNK: Final = struct.Struct(">BIqqII")
+_OUTCOME: Final = struct.Struct(">II")
+_CHANGE: Final = struct.Struct(">IIQQQ")
+_BLOCK: Final = struct.Struct(">BBIqI")
+_BLOCK_KEY: Final = struct.Struct(">QQQ")
+_ID: Final = struct.Struct(">Q")
+_COUNT: Final = struct.Struct(">H")
+_ORDINAL: Final = struct.Struct(">I")
+
+_BITS_BYTES: Final = limits.PRODUCER_WINDOW // 8 + 1
+_NO_DEADLINE: Final = (1 << 64) - 1
+_SIGN: Final = 1 << 63
+_FLOAT: Final = struct.Struct(">d")
+_INTEGER: Final = struct.Struct(">q")
+_KINDS: Final = {0: None, 1: False, 2: True}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    revision: int
+    elapsed_ns: int
+    next_series_id: int
+    producer_uses: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Sealed readings. chunk.times ascend within a block, unless it was sealed as it was written."""
+
+    series_id: int
+    sequence: int
+    integer: bool
+    chunk: Chunk
+
+
+class _Cursor:
+    """Reads a record from front to back; ValueError where it is too short."""
+
+    def __init__(self, record: bytes) -> None:
+        self._record = record
+        self._place = 1
+
+    def unpack(self, layout: struct.Struct) -> tuple[int, ...]:
+        return layout.unpack(self.take(layout.size))
+
+    def take(self, size: int) -> bytes:
+        taken = self._record[self._place : self._place + size]
+        if len(taken) != size:
+            raise ValueError(f"ends after {len(self._record)} bytes")
+        self._place += size
+        return taken
+
+    def text(self) -> str:
+        return self.take(self.unpack(_COUNT)[0]).decode()
+
+    def rest(self) -> bytes:
+        rest = self._record[self._place :]
+        self._place = len(self._record)
+        return rest
+
+    def end(self) -> None:
+        if self._place != len(self._record):
+            raise ValueError(f"{len(self._record) - self._place} bytes too many")
+
+
+def encode_id(number: int) -> bytes:
+    return _ID.pack(number)
+
+
+def decode_id(table: str, key: bytes) -> int:
+    if len(key) != _ID.size:
+        raise CorruptData(f"store {table}", f"key {key!r} is no number")
+    number: int = _ID.unpack(key)[0]
+    return number
+
+
+def encode_meta(meta: Meta) -> bytes:
+    return _FORMAT + _META.pack(meta.revision, meta.elapsed_ns, meta.next_series_id, meta.producer_uses)
+
+
+def decode_meta(record: bytes) -> Meta:
+    return _decode("meta", STATE_KEY, record, lambda cursor: Meta(*cursor.unpack(_META)))
+
+
+def encode_member(member: Member) -> bytes:
+    return (
+        _FORMAT
+        + _MEMBER.pack(member.number, member.is_voter)
+        + _text(member.name)
+        + _text(member.peer_address)
+    )
+
+
+def decode_member(key: bytes, record: bytes) -> Member:
+    def read(cursor: _Cursor) -> Member:
+        number, is_voter = cursor.unpack(_MEMBER)
+        return Member(
+            member_id=MemberId(decode_id("members", key)),
+            name=cursor.text(),
+            number=number,
+            peer_address=cursor.text(),
+            is_voter=bool(is_voter),
+        )
+
+    return _decode("members", key, record, read)
+
+
+def encode_producer(producer: Producer) -> bytes:
+    columns = [array(column.typecode, column) for column in _rings(producer)]
+    for column in columns:
+        column.byteswap()
+    return b"".join(
+        (
+            _FORMAT,
+            _PRODUCER.pack(producer.highest, producer.used, producer.details_size, bool(producer.results)),
+            producer.bits.to_bytes(_BITS_BYTES, "big"),
+            *(column.tobytes() for column in columns),
+        )
+    )
+
+
+def decode_producer(key: bytes, record: bytes) -> Producer:
+    def read(cursor: _Cursor) -> Producer:
+        producer = Producer(key.decode())
+        producer.highest, producer.used, size, has_results = cursor.unpack(_PRODUCER)
+        if not 0 < size <= DETAILS_MAX:
+            raise ValueError(f"{size} details")
+        producer.bits = int.from_bytes(cursor.take(_BITS_BYTES), "big")
+        producer.indexes = array("Q", cursor.take(8 * size))
+        producer.fingerprints = array("I", cursor.take(4 * size))
+        producer.results = array("Q", cursor.take(8 * size if has_results else 0))
+        for column in _rings(producer):
+            column.byteswap()
+        return producer
+
+    return _decode("producers", key, record, read)
+
+
+def encode_key(record: KeyRecord) -> bytes:
+    deadline = _NO_DEADLINE if record.deadline_ns is None else record.deadline_ns
+    figures = _KEY.pack(
+        record.create_revision, record.mod_revision, record.version, record.ttl_seconds, deadline
+    )
+    return _FORMAT + figures + record.value
+
+
+def decode_key(key: bytes, record: bytes) -> KeyRecord:
+    def read(cursor: _Cursor) -> KeyRecord:
+        create, mod, version, ttl_seconds, deadline = cursor.unpack(_KEY)
+        return KeyRecord(
+            key=key.decode(),
+            value=cursor.rest(),
+            create_revision=create,
+            mod_revision=mod,
+            version=version,
+            ttl_seconds=ttl_seconds,
+            deadline_ns=None if deadline == _NO_DEADLINE else deadline,
+        )
+
+    return _decode("keys", key, record, read)
+
+
+def encode_series(series: Series) -> bytes:
+    kind = 0 if series.integer is None else 1 + series.integer
+    labels = series.labels or {}
+    texts = [series.sensor, series.metric, series.unit]
+    return b"".join(
+        (
+            _FORMAT,
+            _SERIES.pack(kind, series.labels is not None),
+            *map(_text, texts),
+            _COUNT.pack(len(labels)),
+            *(_text(name) + _text(value) for name, value in sorted(labels.items())),
+        )
+    )
+
+
+def decode_series(key: bytes, record: bytes) -> Series:
+    """Without its head: see decode_head."""
+
+    def read(cursor: _Cursor) -> Series:
+        kind, has_attributes = cursor.unpack(_SERIES)
+        series = Series(decode_id("series", key), cursor.text(), cursor.text())
+        series.unit = cursor.text()
+        labels = {cursor.text(): cursor.text() for _ in range(cursor.unpack(_COUNT)[0])}
+        series.labels = labels if has_attributes else None
+        if kind not in _KINDS:
+            raise ValueError(f"kind {kind}")
+        if kind:
+            series.set_kind(integer=kind == 2)
+        return series
+
+    return _decode("series", key, record, read)
+
+
+class HeadFigures(NamedTuple):
+    """A series' figures at one moment, in the order of Series' attributes."""
+
+    reading_count: int
+    first_time: int
+    last_time: int
+    last_value: float | int
+    size_bytes: int
+    next_sequence: int
+    span_max: int
+    integer: bool
+
+
+def encode_head(figures: HeadFigures, chunks: tuple[Chunk, ...], *, added_bytes: int = 0) -> bytes:
+    """added_bytes: of blocks that become durable with this record."""
+    bits = _INTEGER.unpack((_INTEGER if figures.integer else _FLOAT).pack(figures.last_value))[0]
+    parts = [
+        _FORMAT,
+        _HEAD.pack(
+            figures.reading_count,
+            figures.first_time,
+            figures.last_time,
+            bits,
+            figures.size_bytes + added_bytes,
+            figures.next_sequence,
+            figures.span_max,
+            len(chunks),
+        ),
+    ]
+    for chunk in chunks:
+        parts.append(
+            _CHUNK.pack(
+                chunk.codec,
+                chunk.count,
+                chunk.min_time,
+                chunk.max_time,
+                len(chunk.times),
+                len(chunk.values),
+            )
+        )
+        parts.extend((chunk.times, chunk.values))
+    return b"".join(parts)
+
+
+def decode_head(series: Series, record: bytes) -> None:
+    """Fills series, which decode_series gave."""
+
+    def read(cursor: _Cursor) -> None:
+        head = cursor.unpack(_HEAD)
+        series.reading_count, series.first_time, series.last_time, bits = head[:4]
+        series.size_bytes, series.next_sequence, series.span_max, chunk_count = head[4:]
+        series.last_value = (_INTEGER if series.integer else _FLOAT).unpack(_INTEGER.pack(bits))[0]
+        for _ in range(chunk_count):
+            codec, count, min_time, max_time, times_size, values_size = cursor.unpack(_CHUNK)
+            times, values = cursor.take(times_size), cursor.take(values_size)
+            series.chunks.append(Chunk(codec, count, times, values, min_time, max_time))
+            series.head_count += count
+
+    _decode("heads", encode_id(series.series_id), record, read)
+
+
+def encode_outcome(outcome: EntryOutcome) -> bytes:
+    changes = (
+        _CHANGE.pack(change.ordinal, change.item, change.mod_revision, change.create_revision, change.version)
+        for change in outcome.key_changes
+    )
+    counts = _OUTCOME.pack(len(outcome.skipped), len(outcome.key_changes))
+    return b"".join((_FORMAT, counts, *map(_ORDINAL.pack, outcome.skipped), *changes))
+
+
+def decode_outcome(key: bytes, record: bytes) -> EntryOutcome:
+    def read(cursor: _Cursor) -> EntryOutcome:
+        skipped_count, change_count = cursor.unpack(_OUTCOME)
+        return EntryOutcome(
+            decode_id("outcomes", key),
+            tuple(cursor.unpack(_ORDINAL)[0] for _ in range(skipped_count)),
+            tuple(KeyChange(*cursor.unpack(_CHANGE)) for _ in range(change_count)),
+        )
+
+    return _decode("outcomes", key, record, read)
+
+
+def block_key(series_id: int, min_time: int, sequence: int) -> bytes:
+    """Blocks of a series sort by min_time, as signed numbers do."""
+    return _BLOCK_KEY.pack(series_id, min_time + _SIGN, sequence)
+
+
+def encode_block(block: Block) -> tuple[bytes, bytes]:
+    """(key, value)."""
+    chunk = block.chunk
+    header = _BLOCK.pack(chunk.codec, block.integer, chunk.count, chunk.max_time, len(chunk.times))
+    key = block_key(block.series_id, chunk.min_time, block.sequence)
+    return key, b"".join((_FORMAT, header, chunk.times, chunk.values))
+
+
+def decode_block(key: bytes, record: bytes) -> Block:
+    def read(cursor: _Cursor) -> Block:
+        series_id, min_time, sequence = _BLOCK_KEY.unpack(key)
+        codec, integer, count, max_time, times_size = cursor.unpack(_BLOCK)
+        if not 0 < count <= limits.BLOCK_READINGS_MAX:
+            raise ValueError(f"{count} readings")
+        chunk = Chunk(codec, count, cursor.take(times_size), cursor.rest(), min_time - _SIGN, max_time)
+        return Block(series_id, sequence, bool(integer), chunk)
+
+    return _decode("blocks", key, record, read)
+
+
+def _rings(producer: Producer) -> tuple[array[int], array[int], array[int]]:
+    return producer.indexes, producer.fingerprints, producer.results
+
+
+def _text(text: str) -> bytes:
+    encoded = text.encode()
+    return _COUNT.pack(len(encoded)) + encoded
+
+
+def _decode(table: str, key: bytes, record: bytes, read: Callable[[_Cursor], T]) -> T:
+    where = f"store {table} {key!r}"
+    if not record:
+        raise CorruptData(where, "the record is empty; rebuild this node from its peers")
+    if record[0] != FORMAT:
+        raise DataDirectoryRefused(
+            f"{where}: format {record[0]} is not known to this version ({FORMAT}); start the version that "
+            "wrote it, or a later one"
+        )
+    cursor = _Cursor(record)
+    try:
+        value = read(cursor)
+        cursor.end()
+    except (ValueError, struct.error) as error:
+        raise CorruptData(where, f"{error}; rebuild this node from its peers") from error
+    return value

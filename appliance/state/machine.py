@@ -1,0 +1,335 @@
+"""The replicated state machine: `apply` for entries, reads, checkpoints.
+
+Invariant: the logical content depends on the entries applied and nothing else. `apply` changes memory
+only, is total (an operation is applied, a duplicate, or refused with nothing changed) and raises Fatal
+for an entry that cannot be read, never for what a client wrote.
+Contract of the caller, the loop thread alone: entries in order; `checkpoint_done` before the next
+`begin_checkpoint`; a reader handed to `prepare_query` was opened in the same turn of the loop.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from appliance.errors import ConditionFailed, InvalidArgument, NotApplied
+from appliance.model import Member, Position, Verdict
+from appliance.state.checkpoint import CheckpointWork, capture, capture_cost, read_outcome, restore_tables
+from appliance.state.digest import PreparedHash, prepare_hash
+from appliance.state.keys import ELAPSED_MAX
+from appliance.state.operations import decode_command, to_member
+from appliance.state.producers import FirstTime, check_sequence
+from appliance.state.query import PreparedQuery, prepare_query
+from appliance.state.results import (
+    Applied,
+    EntryOutcome,
+    KeyChange,
+    KeyRecord,
+    OperationResult,
+    QuerySpec,
+    SeriesInfo,
+    SeriesLatest,
+    StateOptions,
+)
+from appliance.state.series_table import decode_write, fingerprint_single, fingerprint_write, is_single
+from appliance.state.tables import Tables
+from appliance.storage.store import StoreReader
+from raftberry.internal.v1 import command_pb2
+
+DUE_MAX: Final = 1_000
+"""Keys that one ExpireKeys names."""
+
+
+class StateMachine:
+    def __init__(self, options: StateOptions | None = None) -> None:
+        self._options = options or StateOptions()
+        self._tables = Tables(self._options)
+        self._checkpoint: CheckpointWork | None = None
+        self._checkpointed = self._tables.position
+        self._key_changes: list[KeyChange] = []
+        self._ordinal = 0
+        self._appliers: dict[str, Callable[[command_pb2.Operation], OperationResult]] = {
+            "put": self._put,
+            "delete": self._delete,
+            "expire": self._expire,
+            "set_series": self._set_series,
+            "delete_series": self._delete_series,
+            "found": self._found,
+        }
+
+    @classmethod
+    def restore(cls, reader: StoreReader, options: StateOptions | None = None) -> StateMachine:
+        """The state of a checkpoint. CorruptData when it makes no sense. Does not close reader."""
+        machine = cls(options)
+        restore_tables(machine._tables, reader)
+        machine._checkpointed = machine.position
+        return machine
+
+    # What has been applied
+
+    @property
+    def position(self) -> Position:
+        """Index and term of the last applied entry; (1, 0) at birth."""
+        return self._tables.position
+
+    @property
+    def revision(self) -> int:
+        return self._tables.keys.revision
+
+    @property
+    def elapsed_ns(self) -> int:
+        """Sum of the commands' elapsed time: what ttl counts."""
+        return self._tables.elapsed_ns
+
+    @property
+    def series_count(self) -> int:
+        return len(self._tables.series.by_name)
+
+    @property
+    def reading_count(self) -> int:
+        return self._tables.series.reading_count
+
+    @property
+    def key_count(self) -> int:
+        return len(self._tables.keys.records)
+
+    def apply(self, index: int, term: int, command: bytes) -> Applied:
+        """command: an encoded Command without the type byte, b"" for a NO_OP.
+
+        An entry at or below position is passed over: the checkpoint holds it.
+        """
+        tables = self._tables
+        position = tables.position
+        if index <= position.index:
+            return Applied(index, term)
+        assert index == position.index + 1, f"entry {index} after {position.index}"
+        assert term >= position.term, f"term {term} after {position.term}"
+        if not command:
+            tables.position = Position(index, term)
+            return Applied(index, term, outcome=EntryOutcome(index))
+        message = decode_command(index, command)
+        tables.position = Position(index, term)
+        tables.elapsed_ns = min(tables.elapsed_ns + message.elapsed_nano, ELAPSED_MAX)
+        plain = OperationResult(Verdict.APPLIED, index)
+        results: list[OperationResult] = []
+        for operation in message.operations:
+            self._ordinal = len(results)
+            results.append(self._apply_operation(operation, plain))
+        skipped = tuple(
+            ordinal for ordinal, result in enumerate(results) if result.verdict is not Verdict.APPLIED
+        )
+        outcome = EntryOutcome(index, skipped, tuple(self._key_changes))
+        self._key_changes.clear()
+        tables.outcomes.add(outcome)
+        return Applied(index, term, tuple(results), outcome, message)
+
+    # Reads
+
+    def latest(self, sensor: str, metric: str) -> Iterator[SeriesLatest]:
+        """By globs ('' is '*'), in order of (sensor, metric); series without a reading are left out."""
+        for series in self._tables.series.match(sensor, metric):
+            if series.integer is not None:
+                yield SeriesLatest(
+                    series.sensor, series.metric, series.integer, series.last_time, series.last_value
+                )
+
+    def series(self, sensor: str, metric: str) -> Iterator[SeriesInfo]:
+        """By globs ('' is '*'), in order of (sensor, metric)."""
+        for series in self._tables.series.match(sensor, metric):
+            has_readings = series.integer is not None
+            yield SeriesInfo(
+                sensor=series.sensor,
+                metric=series.metric,
+                integer=series.integer,
+                unit=series.unit,
+                labels=series.labels or {},
+                reading_count=series.reading_count,
+                first_time=series.first_time if has_readings else None,
+                last_time=series.last_time if has_readings else None,
+                size_bytes=series.size_bytes,
+            )
+
+    def producer_highest(self, producer_id: str) -> int:
+        """The highest sequence that took effect; 0: the producer is not known."""
+        producer = self._tables.producers.records.get(producer_id)
+        return producer.highest if producer else 0
+
+    def key(self, key: str) -> KeyRecord | None:
+        return self._tables.keys.records.get(key)
+
+    def keys(self, prefix: str, limit: int = 0) -> list[KeyRecord]:
+        """In order of keys; limit 0: all."""
+        return self._tables.keys.list_prefix(prefix, limit=limit)
+
+    def members(self) -> tuple[Member, ...]:
+        """By member id; empty until FoundCluster was applied."""
+        return self._tables.members
+
+    def prepare_query(self, spec: QuerySpec, reader: StoreReader) -> PreparedQuery:
+        """The query on the state as it stands; iterate it on any thread. It closes reader."""
+        assert reader.position.index >= self._checkpointed.index, "reader is older than the checkpoint"
+        return prepare_query(self._tables.series.match(spec.sensor, spec.metric), spec, reader, self.position)
+
+    def prepare_hash(self, reader: StoreReader) -> PreparedHash:
+        """The hash of the logical content as it stands; run it on any thread. It closes reader."""
+        assert reader.position.index >= self._checkpointed.index, "reader is older than the checkpoint"
+        return prepare_hash(self._tables, reader)
+
+    def hash(self, reader: StoreReader) -> bytes:
+        """SHA-256, the same on every node at the same position. Closes reader."""
+        return self.prepare_hash(reader).run()
+
+    def due_expirations(self) -> list[tuple[str, int]]:
+        """(key, mod_revision) of at most DUE_MAX keys whose ttl has elapsed: for `expire_keys`."""
+        return self._tables.keys.due(elapsed_ns=self._tables.elapsed_ns, limit=DUE_MAX)
+
+    def next_expiry_elapsed_ns(self) -> int | None:
+        """How much more time must elapse until a ttl is due; None: there is no ttl."""
+        deadline = self._tables.keys.next_deadline()
+        return None if deadline is None else max(deadline - self._tables.elapsed_ns, 0)
+
+    def outcome(self, index: int, reader: StoreReader) -> EntryOutcome:
+        """What of an applied entry took effect. Of entries forgotten or never applied: all of it."""
+        fresh = self._tables.outcomes.fresh.get(index)
+        return fresh or read_outcome(reader, index)
+
+    def forget_outcomes_to(self, index: int) -> None:
+        """The log holds no entry up to index any more: nobody asks for their outcomes."""
+        self._tables.outcomes.forget_to(index)
+
+    # Checkpoints
+
+    def begin_checkpoint(self) -> CheckpointWork:
+        """What changed since the last one, captured; its batch is computed where it is called."""
+        assert self._checkpoint is None, "a checkpoint is under way"
+        self._checkpoint = capture(self._tables)
+        return self._checkpoint
+
+    def checkpoint_done(self, work: CheckpointWork) -> None:
+        """work's batch is durable: what it holds leaves memory."""
+        assert work is self._checkpoint, "not the checkpoint under way"
+        self._checkpoint = None
+        self._checkpointed = work.position
+        work.release(self._tables)
+
+    def checkpoint_cost(self) -> int:
+        """Estimate in bytes of what a checkpoint would write now."""
+        return capture_cost(self._tables)
+
+    # Operations
+
+    def _apply_operation(self, operation: command_pb2.Operation, plain: OperationResult) -> OperationResult:
+        try:
+            if operation.HasField("write"):
+                return self._write(operation, plain)
+            kind = operation.WhichOneof("kind")
+            if kind is None:
+                raise InvalidArgument("operation", "it holds nothing to do; nothing was done")
+            return self._once(operation, kind)
+        except NotApplied as error:
+            return OperationResult(Verdict.REFUSED, plain.index, error)
+
+    def _write(self, operation: command_pb2.Operation, plain: OperationResult) -> OperationResult:
+        write = operation.write
+        series = self._tables.series
+        is_once = check_sequence(operation.producer_id, operation.sequence)
+        if is_single(write):
+            fingerprint = fingerprint_single(write) if is_once else 0
+            first_time = self._first_time(operation, fingerprint) if is_once else None
+            if first_time is not None:
+                return OperationResult(Verdict.DUPLICATE, first_time.index)
+            if not series.write_one(write.columns[0]):
+                series.write(decode_write(write))
+        else:
+            columns = decode_write(write)
+            fingerprint = fingerprint_write(columns) if is_once else 0
+            first_time = self._first_time(operation, fingerprint) if is_once else None
+            if first_time is not None:
+                return OperationResult(Verdict.DUPLICATE, first_time.index)
+            series.write(columns)
+        if is_once:
+            self._mark(operation, fingerprint, 0)
+        return plain
+
+    def _once(self, operation: command_pb2.Operation, kind: str) -> OperationResult:
+        """Every kind but write: at most once for a producer's sequence."""
+        applier = self._appliers[kind]
+        if not check_sequence(operation.producer_id, operation.sequence):
+            return applier(operation)
+        content = getattr(operation, kind).SerializeToString(deterministic=True)
+        fingerprint = zlib.crc32(content, zlib.crc32(kind.encode()))
+        first_time = self._first_time(operation, fingerprint)
+        if first_time is not None:
+            return OperationResult(
+                Verdict.DUPLICATE,
+                first_time.index,
+                mod_revision=first_time.result if kind == "put" else 0,
+                deleted=kind == "delete" and bool(first_time.result),
+                series_count=first_time.result if kind == "delete_series" else 0,
+            )
+        result = applier(operation)
+        self._mark(operation, fingerprint, result.mod_revision or int(result.deleted) or result.series_count)
+        return result
+
+    def _first_time(self, operation: command_pb2.Operation, fingerprint: int) -> FirstTime | None:
+        return self._tables.producers.find_first_time(operation.producer_id, operation.sequence, fingerprint)
+
+    def _mark(self, operation: command_pb2.Operation, fingerprint: int, result: int) -> None:
+        self._tables.producers.mark(
+            operation.producer_id,
+            operation.sequence,
+            fingerprint=fingerprint,
+            index=self.position.index,
+            result=result,
+        )
+
+    def _put(self, operation: command_pb2.Operation) -> OperationResult:
+        record = self._tables.keys.put(operation.put, elapsed_ns=self._tables.elapsed_ns)
+        self._key_changes.append(
+            KeyChange(self._ordinal, 0, record.mod_revision, record.create_revision, record.version)
+        )
+        return OperationResult(Verdict.APPLIED, self.position.index, mod_revision=record.mod_revision)
+
+    def _delete(self, operation: command_pb2.Operation) -> OperationResult:
+        delete = operation.delete
+        condition = delete.if_mod_revision if delete.HasField("if_mod_revision") else None
+        revision = self._tables.keys.delete(delete.key, if_mod_revision=condition)
+        if revision is not None:
+            self._key_changes.append(KeyChange(self._ordinal, 0, revision))
+        return OperationResult(Verdict.APPLIED, self.position.index, deleted=revision is not None)
+
+    def _expire(self, operation: command_pb2.Operation) -> OperationResult:
+        expire = operation.expire
+        if len(expire.keys) != len(expire.mod_revisions):
+            raise InvalidArgument("mod_revisions", "not as many as keys; nothing was expired")
+        for item, key in enumerate(expire.keys):
+            revision = self._tables.keys.expire(key, mod_revision=expire.mod_revisions[item])
+            if revision is not None:
+                self._key_changes.append(KeyChange(self._ordinal, item, revision))
+        return OperationResult(Verdict.APPLIED, self.position.index)
+
+    def _set_series(self, operation: command_pb2.Operation) -> OperationResult:
+        attributes = operation.set_series
+        self._tables.series.set_attributes(
+            attributes.sensor, attributes.metric, attributes.unit, attributes.labels
+        )
+        return OperationResult(Verdict.APPLIED, self.position.index)
+
+    def _delete_series(self, operation: command_pb2.Operation) -> OperationResult:
+        pattern = operation.delete_series
+        count = self._tables.series.delete_matching(pattern.sensor, pattern.metric)
+        return OperationResult(Verdict.APPLIED, self.position.index, series_count=count)
+
+    def _found(self, operation: command_pb2.Operation) -> OperationResult:
+        tables = self._tables
+        if tables.members:
+            raise ConditionFailed(
+                f"the cluster was founded already with {len(tables.members)} members: nothing was changed"
+            )
+        if not operation.found.members:
+            raise InvalidArgument("members", "a cluster has at least one member")
+        members = [to_member(member) for member in operation.found.members]
+        tables.members = tuple(sorted(members, key=lambda member: member.member_id))
+        tables.members_changed = True
+        return OperationResult(Verdict.APPLIED, self.position.index)

@@ -1,0 +1,214 @@
+"""One series in memory: its head (readings not sealed yet) and its figures.
+
+Invariant: `sealed`, then `chunks`, then the tail hold, in the order they were written, exactly the
+readings that no durable block holds yet - but a chunk that is sealed as it is may overtake a head
+whose times it does not overlap: where times are equal, a later place always means a later write.
+Apply appends only; merging and encoding blocks is left to the checkpoint (blocks.py), on another
+thread, from what is captured here. Memory: about 1 KiB a series and 2 KiB of readings.
+Loop thread only; Chunk and Sealed are immutable.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from appliance import limits
+from appliance.state.columns import CODEC_RAW, Columns, pack, value_dtype
+
+TAIL_READINGS_MAX: Final = 128
+"""16 bytes each until they are packed: 2 to 6."""
+
+NO_READINGS: Final = (0, -1)
+"""first and last time of a series that was named but never written."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """Readings as written, packed. The codec is that of SeriesColumns."""
+
+    codec: int
+    count: int
+    times: bytes
+    values: bytes
+    min_time: int
+    max_time: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sealed:
+    """Chunks that become the blocks sequence to sequence + sequence_count - 1 at the next checkpoint."""
+
+    sequence: int
+    sequence_count: int
+    chunks: tuple[Chunk, ...]
+    min_time: int
+    max_time: int
+
+
+class HeadView(NamedTuple):
+    """What one series holds in memory at one moment. Durable blocks have sequences below next_sequence.
+
+    A tuple, because one is made for every changed series while a checkpoint is captured.
+    """
+
+    sealed: tuple[Sealed, ...]
+    packed: tuple[Chunk, ...]
+    tail_times: bytes
+    tail_values: bytes
+    next_sequence: int
+
+    def chunks(self) -> tuple[Chunk, ...]:
+        """The head in the order it was written."""
+        return (*self.packed, *_tail_chunk(self.tail_times, self.tail_values))
+
+
+class Series:
+    """integer: None until the first reading. labels: None until SetSeries.
+
+    last_value is the value at last_time. size_bytes: of durable blocks. span_max: the greatest
+    max_time - min_time of any block, durable or sealed: where a search by min_time must begin.
+    """
+
+    __slots__ = (
+        "chunks", "first_time", "head_count", "integer", "labels", "last_time", "last_value", "metric",
+        "next_sequence", "reading_count", "sealed", "sensor", "series_id", "size_bytes", "span_max",
+        "tail_times", "tail_values", "unit",
+    )  # fmt: skip
+
+    def __init__(self, series_id: int, sensor: str, metric: str) -> None:
+        self.series_id = series_id
+        self.sensor = sensor
+        self.metric = metric
+        self.integer: bool | None = None
+        self.unit = ""
+        self.labels: Mapping[str, str] | None = None
+        self.reading_count = 0
+        self.first_time, self.last_time = NO_READINGS
+        self.last_value: float | int = 0
+        self.size_bytes = 0
+        self.next_sequence = 0
+        self.span_max = 0
+        self.sealed: list[Sealed] = []
+        self.chunks: list[Chunk] = []
+        self.head_count = 0
+        self.tail_times = array("q")
+        self.tail_values: array[float] | array[int] = array("d")
+
+    @property
+    def name(self) -> str:
+        return f"{self.sensor}/{self.metric}"
+
+    def set_kind(self, *, integer: bool) -> None:
+        assert self.integer is None
+        self.integer = integer
+        if integer:
+            self.tail_values = array("q")
+
+    def append_one(self, time: int, value: float | int, *, block_readings: int) -> None:
+        """One reading: the cheap way."""
+        self.tail_times.append(time)
+        self.tail_values.append(value)  # type: ignore[arg-type]
+        if not self.reading_count:
+            self.first_time = self.last_time = time
+            self.last_value = value
+        elif time >= self.last_time:
+            self.last_time = time
+            self.last_value = value
+        elif time < self.first_time:
+            self.first_time = time
+        self.reading_count += 1
+        self.head_count += 1
+        if len(self.tail_times) >= TAIL_READINGS_MAX or self.head_count >= block_readings:
+            self._pack_tail()
+            self._seal_if_full(block_readings)
+
+    def append(
+        self, columns: Columns, codec: int, times: bytes, values: bytes, *, block_readings: int
+    ) -> None:
+        """Many readings; times and values are columns' bytes in codec."""
+        count = len(columns.times)
+        min_time, max_time = int(columns.times.min()), int(columns.times.max())
+        place = count - 1
+        if columns.times[place] != max_time:
+            place -= int(np.argmax(columns.times[::-1]))
+        if not self.reading_count:
+            self.first_time, self.last_time = min_time, max_time
+            self.last_value = columns.values[place].item()
+        else:
+            self.first_time = min(self.first_time, min_time)
+            if max_time >= self.last_time:
+                self.last_time, self.last_value = max_time, columns.values[place].item()
+        self.reading_count += count
+        if codec == CODEC_RAW and len(self.tail_times) + count <= TAIL_READINGS_MAX:
+            self.tail_times.frombytes(times)
+            self.tail_values.frombytes(values)
+            self.head_count += count
+        else:
+            chunk = Chunk(codec, count, times, values, min_time, max_time)
+            if count >= block_readings and self._is_apart(chunk):
+                self._seal((chunk,))
+                return
+            self._pack_tail()
+            self.chunks.append(chunk)
+            self.head_count += count
+        self._seal_if_full(block_readings)
+
+    def view(self) -> HeadView:
+        """Immutable; costs references and a copy of the tail."""
+        return HeadView(
+            tuple(self.sealed),
+            tuple(self.chunks),
+            self.tail_times.tobytes(),
+            self.tail_values.tobytes(),
+            self.next_sequence,
+        )
+
+    def _pack_tail(self) -> None:
+        """Shrinks what waits to be sealed; the encoder is called once in TAIL_READINGS_MAX readings."""
+        for chunk in _tail_chunk(self.tail_times.tobytes(), self.tail_values.tobytes()):
+            if chunk.count >= limits.ENCODE_READINGS_MIN:
+                dtype = value_dtype(integer=bool(self.integer))
+                codec, times, values = pack(
+                    np.frombuffer(chunk.times, np.int64), np.frombuffer(chunk.values, dtype)
+                )
+                chunk = Chunk(codec, chunk.count, times, values, chunk.min_time, chunk.max_time)
+            self.chunks.append(chunk)
+        self.tail_times = array("q")
+        self.tail_values = array(self.tail_values.typecode)
+
+    def _seal_if_full(self, block_readings: int) -> None:
+        if self.head_count >= block_readings:
+            self._pack_tail()
+            self._seal(tuple(self.chunks))
+            self.chunks = []
+            self.head_count = 0
+
+    def _seal(self, chunks: tuple[Chunk, ...]) -> None:
+        count = sum(chunk.count for chunk in chunks)
+        min_time = min(chunk.min_time for chunk in chunks)
+        max_time = max(chunk.max_time for chunk in chunks)
+        sequence_count = -(-count // limits.BLOCK_READINGS_MAX)
+        self.sealed.append(Sealed(self.next_sequence, sequence_count, chunks, min_time, max_time))
+        self.next_sequence += sequence_count
+        self.span_max = max(self.span_max, max_time - min_time)
+
+    def _is_apart(self, chunk: Chunk) -> bool:
+        """No time of the head lies within the chunk's range."""
+        if not self.head_count:
+            return True
+        return all(
+            part.max_time < chunk.min_time or part.min_time > chunk.max_time for part in self.view().chunks()
+        )
+
+
+def _tail_chunk(times: bytes, values: bytes) -> tuple[Chunk, ...]:
+    """One raw chunk, none of an empty tail."""
+    if not times:
+        return ()
+    column = array("q", times)
+    return (Chunk(CODEC_RAW, len(column), times, values, min(column), max(column)),)

@@ -1,0 +1,220 @@
+"""All series: writes checked as a whole before any of them changes anything.
+
+Invariant: series ids count up in the order of creation and are never used again.
+Loop thread only.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping
+from typing import Final
+
+from appliance import limits
+from appliance.errors import ConditionFailed, InvalidArgument, Overloaded
+from appliance.state.columns import CODEC_RAW, Columns, decode_columns
+from appliance.state.names import check_name, check_pattern, is_pattern, matcher
+from appliance.state.results import StateOptions
+from appliance.state.series import Series
+from raftberry.internal.v1 import command_pb2
+
+_ONE_TIME: Final = struct.Struct("<q")
+_ONE_FLOAT: Final = struct.Struct("<d")
+_FINGERPRINT: Final = struct.Struct("<IB")
+
+Key = tuple[str, str]
+
+
+class SeriesTable:
+    """by_name is read-only outside. The rest is since the last capture of a checkpoint.
+
+    dirty: anything changed. renamed: those of them whose name, kind, unit or labels changed.
+    dropped: ids that were deleted.
+    """
+
+    def __init__(self, options: StateOptions) -> None:
+        self._options = options
+        self.by_name: dict[Key, Series] = {}
+        self.next_id = 1
+        self.reading_count = 0
+        self.dirty: set[Series] = set()
+        self.renamed: set[Series] = set()
+        self.dropped: list[int] = []
+
+    def load(self, series: Series) -> None:
+        """Take over a series of a checkpoint."""
+        self.by_name[series.sensor, series.metric] = series
+        self.reading_count += series.reading_count
+
+    def match(self, sensor: str, metric: str) -> list[Series]:
+        """Sorted by (sensor, metric)."""
+        if not is_pattern(sensor) and not is_pattern(metric):
+            found = self.by_name.get((sensor, metric))
+            return [found] if found else []
+        is_sensor, is_metric = matcher(sensor), matcher(metric)
+        names = [name for name in self.by_name if is_sensor(name[0]) and is_metric(name[1])]
+        return [self.by_name[name] for name in sorted(names)]
+
+    def write(self, columns: list[tuple[command_pb2.SeriesColumns, Columns]]) -> None:
+        """Append what decode_write gave. Raises NotApplied, with nothing changed."""
+        self._check_write(columns)
+        block_readings = self._options.block_readings
+        for message, decoded in columns:
+            series = self._writable(message)
+            series.append(
+                decoded, message.codec, message.times, message.values, block_readings=block_readings
+            )
+            self.reading_count += message.count
+
+    def write_one(self, message: command_pb2.SeriesColumns) -> bool:
+        """The column of an is_single write to a series that exists: as write, several times as fast.
+
+        False: it is not that simple, nothing was done.
+        """
+        series = self.by_name.get((message.sensor, message.metric))
+        if series is None or series.integer is not message.integer:
+            return False
+        value = (_ONE_TIME if message.integer else _ONE_FLOAT).unpack(message.values)[0]
+        series.append_one(
+            _ONE_TIME.unpack(message.times)[0], value, block_readings=self._options.block_readings
+        )
+        self.dirty.add(series)
+        self.reading_count += 1
+        return True
+
+    def set_attributes(self, sensor: str, metric: str, unit: str, labels: Mapping[str, str]) -> None:
+        """Idempotent; creates the series. Raises NotApplied."""
+        _check_attributes(unit, labels)
+        labels = dict(sorted(labels.items()))
+        series = self.by_name.get((sensor, metric))
+        if series is None:
+            check_name("sensor", sensor)
+            check_name("metric", metric)
+            self._check_room(1)
+            series = self._create(sensor, metric)
+        elif series.labels is not None:
+            if (series.unit, series.labels) != (unit, labels):
+                raise ConditionFailed(
+                    f"unit and labels of series {series.name} are set already (unit {series.unit!r}) and "
+                    "are set once: nothing was changed"
+                )
+            return
+        series.unit = unit
+        series.labels = labels
+        self.dirty.add(series)
+        self.renamed.add(series)
+
+    def delete_matching(self, sensor: str, metric: str) -> int:
+        """The number of series that went, with all their readings."""
+        check_pattern("sensor", sensor)
+        check_pattern("metric", metric)
+        found = self.match(sensor, metric)
+        for series in found:
+            del self.by_name[series.sensor, series.metric]
+            self.dirty.discard(series)
+            self.renamed.discard(series)
+            self.dropped.append(series.series_id)
+            self.reading_count -= series.reading_count
+        return len(found)
+
+    def _check_write(self, columns: list[tuple[command_pb2.SeriesColumns, Columns]]) -> None:
+        new: dict[Key, bool] = {}
+        for message, _ in columns:
+            key = message.sensor, message.metric
+            series = self.by_name.get(key)
+            kind = series.integer if series else new.get(key)
+            if kind is None:
+                kind = new.setdefault(key, message.integer)
+                if series is None:
+                    check_name("sensor", message.sensor)
+                    check_name("metric", message.metric)
+            if kind is not message.integer:
+                holds, got = ("integers", "floats") if kind else ("floats", "integers")
+                raise ConditionFailed(
+                    f"series {message.sensor}/{message.metric} holds {holds}, this write has {got}: "
+                    f"nothing was written; write {holds}, or use another metric"
+                )
+        self._check_room(sum(key not in self.by_name for key in new))
+
+    def _check_room(self, new_count: int) -> None:
+        if new_count and len(self.by_name) + new_count > self._options.series_max:
+            raise Overloaded(
+                f"there are {len(self.by_name)} series (limit {self._options.series_max}) and this would add "
+                f"{new_count}: nothing was written; delete series first"
+            )
+
+    def _writable(self, message: command_pb2.SeriesColumns) -> Series:
+        series = self.by_name.get((message.sensor, message.metric))
+        if series is None:
+            series = self._create(message.sensor, message.metric)
+        if series.integer is None:
+            series.set_kind(integer=message.integer)
+            self.renamed.add(series)
+        self.dirty.add(series)
+        return series
+
+    def _create(self, sensor: str, metric: str) -> Series:
+        series = Series(self.next_id, sensor, metric)
+        self.next_id += 1
+        self.by_name[sensor, metric] = series
+        return series
+
+
+def decode_write(write: command_pb2.WriteReadings) -> list[tuple[command_pb2.SeriesColumns, Columns]]:
+    """Every column decoded. Raises InvalidArgument."""
+    count = sum(columns.count for columns in write.columns)
+    if not 0 < count <= limits.READINGS_PER_REQUEST_MAX:
+        raise InvalidArgument(
+            "readings", f"{count} readings; 1 to {limits.READINGS_PER_REQUEST_MAX} are taken"
+        )
+    return [(columns, decode_columns(columns)) for columns in write.columns]
+
+
+def is_single(write: command_pb2.WriteReadings) -> bool:
+    """One raw reading, of the right size."""
+    if len(write.columns) != 1:
+        return False
+    columns = write.columns[0]
+    return (
+        columns.count == 1
+        and columns.codec == CODEC_RAW
+        and len(columns.times) == 8
+        and len(columns.values) == 8
+    )
+
+
+def fingerprint_write(columns: list[tuple[command_pb2.SeriesColumns, Columns]]) -> int:
+    """CRC-32 over names, kinds, values and times - but not the time of a lone reading.
+
+    A lone reading may have got its time from the node that received it: its retry through another
+    node is the same content with another time. Over decoded columns: codecs may differ as well.
+    """
+    checksum = 0
+    for message, decoded in columns:
+        checksum = _fingerprint_header(message, checksum)
+        if message.count > 1:
+            checksum = zlib.crc32(decoded.times.data, checksum)
+        checksum = zlib.crc32(decoded.values.data, checksum)
+    return checksum
+
+
+def fingerprint_single(write: command_pb2.WriteReadings) -> int:
+    """fingerprint_write of an is_single write, without decoding."""
+    message = write.columns[0]
+    return zlib.crc32(message.values, _fingerprint_header(message, 0))
+
+
+def _fingerprint_header(message: command_pb2.SeriesColumns, checksum: int) -> int:
+    names = f"{message.sensor}\0{message.metric}\0".encode()
+    return zlib.crc32(_FINGERPRINT.pack(message.count, message.integer), zlib.crc32(names, checksum))
+
+
+def _check_attributes(unit: str, labels: Mapping[str, str]) -> None:
+    if len(unit.encode()) > limits.UNIT_BYTES_MAX:
+        raise InvalidArgument("unit", f"at most {limits.UNIT_BYTES_MAX} bytes")
+    if len(labels) > limits.LABELS_MAX:
+        raise InvalidArgument("labels", f"{len(labels)} labels; at most {limits.LABELS_MAX}")
+    for name, value in labels.items():
+        if not name or max(len(name.encode()), len(value.encode())) > limits.LABEL_BYTES_MAX:
+            raise InvalidArgument("labels", f"names and values have at most {limits.LABEL_BYTES_MAX} bytes")

@@ -1,0 +1,167 @@
+"""Readings of one series in order of time, merged from durable blocks and what memory held.
+
+Invariant: each time once, with the value written last; at most the runs that overlap are decoded at
+once, so that memory does not grow with the length of the series. Everything here is immutable or owned
+by the iterator: a pool thread runs it while apply goes on.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from appliance.errors import CorruptData
+from appliance.state.columns import Columns, concatenate, sort_keep_last, unpack
+from appliance.state.layouts import block_key, decode_block
+from appliance.state.series import Chunk, HeadView, Series
+from appliance.storage.store import StoreReader
+
+TIME_MIN = -(1 << 63)
+TIME_MAX = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SeriesView:
+    """One series at one moment. integer None: nothing was ever written."""
+
+    series_id: int
+    sensor: str
+    metric: str
+    integer: bool | None
+    head: HeadView
+    reading_count: int
+    first_time: int
+    last_time: int
+    span_max: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """order: later writes compare greater."""
+
+    order: tuple[int, int]
+    chunk: Chunk
+
+
+def view_series(series: Series) -> SeriesView:
+    return SeriesView(
+        series_id=series.series_id,
+        sensor=series.sensor,
+        metric=series.metric,
+        integer=series.integer,
+        head=series.view(),
+        reading_count=series.reading_count,
+        first_time=series.first_time,
+        last_time=series.last_time,
+        span_max=series.span_max,
+    )
+
+
+def load_chunk(chunk: Chunk, *, integer: bool, where: str) -> Columns:
+    """The chunk's readings, ascending, each time once."""
+    try:
+        return sort_keep_last(
+            unpack(
+                codec=chunk.codec,
+                count=chunk.count,
+                integer=integer,
+                times=chunk.times,
+                values=chunk.values,
+            )
+        )
+    except ValueError as error:
+        raise CorruptData(where, f"{error}; rebuild this node from its peers") from error
+
+
+def read_ascending(view: SeriesView, reader: StoreReader, *, first: int, last: int) -> Iterator[Columns]:
+    """Readings with first <= time <= last, in pieces of any length above 0."""
+    integer = bool(view.integer)
+    where = f"series {view.sensor}/{view.metric}"
+    opened: list[tuple[tuple[int, int], Columns]] = []
+    runs = heapq.merge(
+        _durable_runs(view, reader, first, last), _memory_runs(view), key=lambda run: run.chunk.min_time
+    )
+    for run in runs:
+        if run.chunk.max_time < first or run.chunk.min_time > last:
+            continue
+        # Nothing that is still to come lies before this run: all below it is complete.
+        if opened and run.chunk.min_time > first:
+            complete, opened = _split(opened, run.chunk.min_time - 1)
+            if complete:
+                yield _merge(complete)
+        columns = load_chunk(run.chunk, integer=integer, where=where)
+        opened.append((run.order, _clip(columns, first, last)))
+    complete, _ = _split(opened, TIME_MAX)
+    if complete:
+        yield _merge(complete)
+
+
+def rechunk(pieces: Iterator[Columns], size: int) -> Iterator[Columns]:
+    """The same readings in pieces of exactly size, but the last."""
+    waiting: list[Columns] = []
+    count = 0
+    for piece in pieces:
+        waiting.append(piece)
+        count += len(piece.times)
+        while count >= size:
+            joined = concatenate(waiting)
+            yield Columns(joined.times[:size], joined.values[:size])
+            count -= size
+            waiting = [Columns(joined.times[size:], joined.values[size:])]
+    if count:
+        yield concatenate(waiting)
+
+
+def _durable_runs(view: SeriesView, reader: StoreReader, first: int, last: int) -> Iterator[_Run]:
+    if not view.head.next_sequence:
+        return
+    start = block_key(view.series_id, max(first - view.span_max, TIME_MIN), 0)
+    after = (view.series_id, last + 1) if last < TIME_MAX else (view.series_id + 1, TIME_MIN)
+    for key, record in reader.scan("blocks", start, block_key(*after, 0)):
+        block = decode_block(key, record)
+        yield _Run((block.sequence, 0), block.chunk)
+
+
+def _memory_runs(view: SeriesView) -> list[_Run]:
+    runs = [
+        _Run((sealed.sequence, place), chunk)
+        for sealed in view.head.sealed
+        for place, chunk in enumerate(sealed.chunks)
+    ]
+    runs.extend(
+        _Run((view.head.next_sequence, place), chunk) for place, chunk in enumerate(view.head.chunks())
+    )
+    return sorted(runs, key=lambda run: run.chunk.min_time)
+
+
+def _clip(columns: Columns, first: int, last: int) -> Columns:
+    times = columns.times
+    if first <= int(times[0]) and int(times[-1]) <= last:
+        return columns
+    begin = int(np.searchsorted(times, first, side="left"))
+    end = int(np.searchsorted(times, last, side="right"))
+    return Columns(times[begin:end], columns.values[begin:end])
+
+
+Opened = list[tuple[tuple[int, int], Columns]]
+
+
+def _split(opened: Opened, horizon: int) -> tuple[Opened, Opened]:
+    """(what is at or below horizon, what is above), without empty parts."""
+    below: Opened = []
+    above: Opened = []
+    for order, columns in opened:
+        cut = int(np.searchsorted(columns.times, horizon, side="right"))
+        if cut:
+            below.append((order, Columns(columns.times[:cut], columns.values[:cut])))
+        if cut < len(columns.times):
+            above.append((order, Columns(columns.times[cut:], columns.values[cut:])))
+    return below, above
+
+
+def _merge(parts: Opened) -> Columns:
+    parts.sort(key=lambda part: part[0])
+    return sort_keep_last(concatenate([columns for _, columns in parts]))

@@ -1,0 +1,118 @@
+"""What can be done to the journal, as values. A commit takes a sequence of them, in order.
+
+Invariant: entries are contiguous above the anchor, their terms never fall; `JournalState` is what
+the operations leave behind, and `advance` the one place that says how. A breach is a bug of the
+caller, so it is asserted. Made on the loop, committed on the committer's thread.
+Raft paper, figure 2 (state that must survive a crash).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from appliance.model import Entry, HardState, MemberId, PeerMemory, Position
+
+LOG_START = Position(index=1, term=0)
+"""The anchor of a log that never held an entry: PySyncObj counts from 1."""
+
+_NO_HARD_STATE = HardState()
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Add entries; the first follows the last index of the log."""
+
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TruncateFrom:
+    """Drop entries from index on: they conflict with the leader's. high_index stays."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrimTo:
+    """Drop entries up to index, which becomes the anchor; term is that entry's term."""
+
+    index: int
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Drop all entries and start over after (index, term): a snapshot was installed."""
+
+    index: int
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetHardState:
+    """Replace term, vote and commit hint. high_index is raised to what the journal knows."""
+
+    hard_state: HardState
+
+
+@dataclass(frozen=True, slots=True)
+class SetPeers:
+    """Replace what is remembered of the peers."""
+
+    peers: Mapping[MemberId, PeerMemory]
+
+
+JournalOperation = Append | TruncateFrom | TrimTo | Reset | SetHardState | SetPeers
+
+
+@dataclass(frozen=True, slots=True)
+class JournalState:
+    """The journal without its entries: anchor < retained entries <= last, and the hard state."""
+
+    anchor: Position = LOG_START
+    last: Position = LOG_START
+    hard_state: HardState = _NO_HARD_STATE
+
+
+def advance(state: JournalState, operation: JournalOperation, *, term_before: int) -> JournalState:
+    """The state after the operation.
+
+    term_before is the term of the entry a TruncateFrom leaves as the last one, or the term the
+    log holds at the index of a TrimTo; other operations don't look at it.
+    """
+    match operation:
+        case Append(entries):
+            return _append(state, entries)
+        case TruncateFrom(index):
+            assert index > state.anchor.index, f"truncation from {index} passes {state.anchor}"
+            if index > state.last.index:
+                return state
+            return replace(state, last=Position(index - 1, term_before))
+        case TrimTo(index, term):
+            assert state.anchor.index <= index <= state.last.index, f"trim to {index}: {state}"
+            assert term == term_before, f"trim to {operation}, the log holds term {term_before}"
+            return replace(state, anchor=Position(index, term))
+        case Reset(index, term):
+            position = Position(index, term)
+            return _raise_high(replace(state, anchor=position, last=position), index)
+        case SetHardState(hard_state):
+            high_index = max(hard_state.high_index, state.hard_state.high_index)
+            return replace(state, hard_state=replace(hard_state, high_index=high_index))
+        case SetPeers():
+            return state
+
+
+def _append(state: JournalState, entries: tuple[Entry, ...]) -> JournalState:
+    index, term = state.last.index, state.last.term
+    for _, entry_index, entry_term in entries:
+        assert entry_index == index + 1, f"entry {entry_index} does not follow {index}"
+        assert entry_term >= term, f"entry {entry_index}: term falls from {term} to {entry_term}"
+        index, term = entry_index, entry_term
+    return _raise_high(replace(state, last=Position(index, term)), index)
+
+
+def _raise_high(state: JournalState, index: int) -> JournalState:
+    if index <= state.hard_state.high_index:
+        return state
+    return replace(state, hard_state=replace(state.hard_state, high_index=index))

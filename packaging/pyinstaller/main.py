@@ -1,0 +1,5 @@
+"""What PyInstaller starts: the command line."""
+
+from appliance.__main__ import main
+
+main()

@@ -1,0 +1,237 @@
+"""A node for the tests of the API: records what it is asked, answers from plain values."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from appliance.errors import RaftberryError
+from appliance.model import Member, MemberId, Position, Role
+from appliance.state import EntryEffects, KeyRecord, QueryChunk, QuerySpec, SeriesInfo, SeriesLatest
+from appliance.state.names import matcher
+from raftberry.internal.v1 import command_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    index: int = 7
+    term: int = 2
+    duplicate: bool = False
+    mod_revision: int = 0
+    deleted: bool = False
+    series_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    index: int
+    effects: EntryEffects
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    node: str = "node-1"
+    kind: str = "became_leader"
+    term: int = 2
+    index: int = 7
+    peer: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    time_unix_nano: int = 5
+    number: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PeerFacts:
+    name: str = "node-2"
+    member_id: str = "0000000000000002"
+    number: int = 2
+    peer_address: str = "127.0.0.1:7451"
+    connected: bool = True
+    match_index: int = 6
+    heard_ms_ago: int | None = None
+    voter: bool = True
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    name: str = "node-1"
+    leader: str = "node-1"
+    role: Role = Role.LEADER
+    term: int = 2
+    commit_index: int = 7
+    applied_index: int = 7
+    durable_index: int = 7
+    peers: Sequence[PeerFacts] = (PeerFacts(),)
+    cluster_id: str = "00000000000000ff"
+    member_id: str = "0000000000000001"
+    version: str = "0.1.0"
+    checkpoint_index: int = 3
+    earliest_index: int = 4
+    series_count: int = 1
+    reading_count: int = 9
+    readings_per_second: float = 1.5
+    journal_size_bytes: int = 10
+    store_size_bytes: int = 20
+    commit_latency_us_median: int = 900
+    commit_latency_us_max: int = 5_000
+    boot_count: int = 1
+    uptime_seconds: int = 60
+    alarms: Sequence[str] = ("clock is not set",)
+    has_quorum: bool = True
+    key_count: int = 2
+    last_index: int = 8
+
+
+class Result:
+    """A query result over prepared lists; error is raised behind them."""
+
+    def __init__(self, lists: Sequence[Sequence[QueryChunk]]) -> None:
+        self.position = Position(7, 2)
+        self.is_closed = False
+        self._lists = lists
+
+    async def __aiter__(self) -> AsyncIterator[Sequence[QueryChunk]]:
+        for chunks in self._lists:
+            yield chunks
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+class Events:
+    def __init__(self, lists: Sequence[Sequence[Event]]) -> None:
+        self.missed_count = 3
+        self.is_closed = False
+        self._lists = lists
+
+    async def __aiter__(self) -> AsyncIterator[Sequence[Event]]:
+        for events in self._lists:
+            yield events
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+class FakeState:
+    """Readable parts of a state, set by the test."""
+
+    def __init__(self) -> None:
+        self.position = Position(7, 2)
+        self.latest_list: list[SeriesLatest] = []
+        self.series_list: list[SeriesInfo] = []
+        self.producers: dict[str, int] = {}
+        self.records: dict[str, KeyRecord] = {}
+        self.member_list = [
+            Member(MemberId(1), "node-1", 1, "127.0.0.1:7441"),
+            Member(MemberId(2), "node-2", 2, "127.0.0.1:7451"),
+        ]
+
+    def latest(self, sensor: str, metric: str) -> Iterable[SeriesLatest]:
+        is_sensor, is_metric = matcher(sensor), matcher(metric)
+        return (each for each in self.latest_list if is_sensor(each.sensor) and is_metric(each.metric))
+
+    def series(self, sensor: str, metric: str) -> Iterable[SeriesInfo]:
+        is_sensor, is_metric = matcher(sensor), matcher(metric)
+        return (each for each in self.series_list if is_sensor(each.sensor) and is_metric(each.metric))
+
+    def producer_highest(self, producer_id: str) -> int:
+        return self.producers.get(producer_id, 0)
+
+    def key(self, key: str) -> KeyRecord | None:
+        return self.records.get(key)
+
+    def keys(self, prefix: str, limit: int) -> Sequence[KeyRecord]:
+        found = [self.records[key] for key in sorted(self.records) if key.startswith(prefix)]
+        return found[:limit] if limit else found
+
+    def members(self) -> Sequence[Member]:
+        return self.member_list
+
+
+class FakeNode:
+    """outcomes: what each operation gets, in order; the last one again and again."""
+
+    def __init__(self) -> None:
+        self.name = "node-1"
+        self.state = FakeState()
+        self.on_serving_change: list[Callable[[bool], None]] = []
+        self.serving = True
+        self.operations: list[command_pb2.Operation] = []
+        self.deadlines: list[int | None] = []
+        self.barriers: list[int] = []
+        self.specs: list[QuerySpec] = []
+        self.outcomes: list[Outcome | Exception] = [Outcome()]
+        self.pending: list[asyncio.Future[Outcome]] = []
+        self.holds_back = False
+        self.barrier_error: RaftberryError | None = None
+        self.result = Result([])
+        self.entries: list[Effects] = []
+        self.watch_error: RaftberryError | None = None
+        self.watched_after: list[int | None] = []
+        self.watch_ends = asyncio.Event()
+        self.watches_open = 0
+        self.subscription = Events([])
+        self.wall = 1_800_000_000_000_000_000
+
+    async def write(self, operation: command_pb2.Operation, *, deadline_ns: int | None) -> Outcome:
+        self.deadlines.append(deadline_ns)
+        return await self.submit(operation)
+
+    def submit(self, operation: command_pb2.Operation) -> asyncio.Future[Outcome]:
+        self.operations.append(operation)
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        if self.holds_back:
+            self.pending.append(future)
+            return future
+        outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+        return future
+
+    async def read_barrier(self, consistency: int, *, deadline_ns: int | None) -> Position:
+        self.barriers.append(consistency)
+        self.deadlines.append(deadline_ns)
+        if self.barrier_error:
+            raise self.barrier_error
+        return self.state.position
+
+    async def query(self, spec: QuerySpec) -> Result:
+        self.specs.append(spec)
+        return self.result
+
+    async def watch(self, *, after_index: int | None) -> AsyncIterator[Effects]:
+        self.watched_after.append(after_index)
+        if self.watch_error:
+            raise self.watch_error
+        self.watches_open += 1
+        try:
+            for entry in self.entries:
+                yield entry
+            await self.watch_ends.wait()
+        finally:
+            self.watches_open -= 1
+
+    def status(self) -> Status:
+        return Status()
+
+    async def transfer_leadership(self, target: str, *, deadline_ns: int | None) -> tuple[str, int]:
+        return target or "node-2", 3
+
+    def events(self) -> Events:
+        return self.subscription
+
+    async def checkpoint(self) -> Position:
+        return self.state.position
+
+    async def state_hash(self) -> tuple[Position, bytes]:
+        return self.state.position, b"\x01" * 32
+
+    def is_serving(self) -> bool:
+        return self.serving
+
+    def wall_ns(self) -> int:
+        return self.wall

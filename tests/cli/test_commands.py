@@ -1,0 +1,189 @@
+"""The commands against a fake cluster: what they print, which status they exit with."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from typing import Any
+
+import grpc
+import pytest
+
+from appliance.cli.main import COMMANDS, run
+from tests.cli.conftest import Raftberry
+from tests.cli.fake_server import FakeNode, abort
+
+TIME = "2026-01-31T12:00:00Z"
+
+
+def refuse(code: grpc.StatusCode, message: str, **info: Any) -> Any:
+    """A node that answers every request so."""
+    return lambda method, request, context: abort(context, code, message, **info)
+
+
+def test_a_written_reading_is_shown_as_latest(raftberry: Raftberry) -> None:
+    assert raftberry("write", "kitchen", "temperature", "21.5", "--time", TIME).status == 0
+    result = raftberry("latest", "-o", "json")
+    assert json.loads(result.out) == [
+        {
+            "time": TIME, "sensor": "kitchen", "metric": "temperature", "value": 21.5,
+            "time_unix_nano": 1_769_860_800_000_000_000,
+        }
+    ]  # fmt: skip
+
+
+def test_formats_say_the_same(raftberry: Raftberry) -> None:
+    raftberry("write", "kitchen", "temperature", "-21.5", "--time", TIME)
+    assert raftberry("latest").out.split("\n")[1].split() == [TIME, "kitchen", "temperature", "-21.5"]
+    assert list(csv.reader(io.StringIO(raftberry("latest", "-o", "csv").out))) == [
+        ["time", "sensor", "metric", "value"],
+        [TIME, "kitchen", "temperature", "-21.5"],
+    ]
+    assert json.loads(raftberry("latest", "-o", "jsonl").out)["value"] == -21.5
+
+
+def test_values_json_has_no_number_for_are_strings(raftberry: Raftberry) -> None:
+    for value in ("nan", "inf", "-inf"):
+        raftberry("write", value, "m", value, "--time", TIME)
+    rows = json.loads(raftberry("latest", "-o", "json").out)
+    assert [row["value"] for row in rows] == ["-Infinity", "Infinity", "NaN"]
+
+
+def test_no_match_exits_with_4(raftberry: Raftberry) -> None:
+    assert raftberry("latest", "cellar").status == 4
+
+
+def test_a_query_gives_every_row_of_several_messages(raftberry: Raftberry, nodes: list[FakeNode]) -> None:
+    nodes[0].memory.series["kitchen", "load"] = {number: float(number) for number in range(2_000)}
+    assert len(raftberry("query", "kitchen", "-o", "jsonl").out.splitlines()) == 2_000
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("query", "--last", "1h", "--start", "now"),
+        ("query", "--step", "1m"),
+        ("query", "--start", "1700000000000"),
+        ("write", "kitchen", "temperature", "warm"),
+        ("write", "kitchen", "temperature", "1", "--sequence", "5"),
+        ("latest", "-e", "nowhere"),
+        ("latest", "--timeout", "5"),
+        ("kv", "put", "key"),
+        ("export", "--sensor", "a*", "--metric", "b"),
+        ("unheard-of",),
+    ],
+)
+def test_wrong_usage_exits_with_2(raftberry: Raftberry, arguments: tuple[str, ...]) -> None:
+    result = raftberry(*arguments)
+    assert (result.status, result.out) == (2, "")
+    assert "Traceback" not in result.err
+
+
+def test_keys_are_put_read_listed_and_deleted(raftberry: Raftberry) -> None:
+    assert raftberry("kv", "put", "heating/target", "21", "--if-mod-revision", "0").status == 0
+    assert raftberry("kv", "put", "heating/target", "22", "--if-mod-revision", "0").status == 5
+    assert json.loads(raftberry("kv", "get", "heating/target", "-o", "json").out)["value"] == "21"
+    assert "heating/target" in raftberry("kv", "list", "heating/").out
+    assert raftberry("kv", "delete", "heating/target").status == 0
+    assert raftberry("kv", "delete", "heating/target").status == 4
+    assert raftberry("kv", "get", "heating/target").status == 4
+
+
+def test_a_value_that_is_not_text_is_shown_as_base64(raftberry: Raftberry, nodes: list[FakeNode]) -> None:
+    raftberry("kv", "put", "key", "x")
+    nodes[0].memory.keys["key"].value = b"\xff\x00"
+    row = json.loads(raftberry("kv", "get", "key", "-o", "json").out)
+    assert (row["value"], row["encoding"]) == ("/wA=", "base64")
+
+
+def test_status_has_a_row_for_each_node_asked_or_known_to_the_leader(raftberry: Raftberry) -> None:
+    rows = json.loads(raftberry("status", "-o", "json").out)
+    assert [(row["name"], row["role"], row["lag"]) for row in rows] == [
+        ("node-1", "leader", 0),
+        ("node-2", "follower", 0),
+        ("node-9", "unreachable", 2),
+    ]
+    table = raftberry("status").out.splitlines()
+    assert table[0].split()[:2] == ["NAME", "ROLE"]
+    assert "3.0 MiB" in table[1]
+
+
+def test_status_exits_with_3_without_a_quorum(raftberry: Raftberry, nodes: list[FakeNode]) -> None:
+    nodes[0].memory.leader = ""
+    result = raftberry("status")
+    assert result.status == 3
+    assert "no quorum" in result.err
+
+
+def test_the_live_view_prints_snapshots_where_there_is_no_terminal(raftberry: Raftberry) -> None:
+    raftberry("write", "kitchen", "temperature", "21.5", "--time", TIME)
+    result = raftberry("status", "--live", "--for", "10ms")
+    assert result.status == 0
+    assert "node-1 leads in term 3" in result.out
+    assert "kitchen" in result.out
+
+
+def test_members_series_and_transfer_print_their_result(raftberry: Raftberry) -> None:
+    assert "00000000000000ff" in raftberry("members").out
+    raftberry("write", "kitchen", "temperature", "1", "--time", TIME)
+    assert "floor=1" in raftberry("series").out
+    assert json.loads(raftberry("series", "list", "-o", "json").out)[0]["first_time"] == TIME
+    assert json.loads(raftberry("transfer", "node-2", "-o", "json").out) == {"leader": "node-2", "term": 4}
+
+
+@pytest.mark.parametrize(
+    ("code", "info", "status"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, {"reason": "INVALID_ARGUMENT", "outcome": "NOT_APPLIED"}, 2),
+        (grpc.StatusCode.UNAVAILABLE, {"reason": "NO_LEADER", "outcome": "NOT_APPLIED"}, 3),
+        (grpc.StatusCode.NOT_FOUND, {"reason": "NOT_FOUND", "outcome": "NOT_APPLIED"}, 4),
+        (grpc.StatusCode.FAILED_PRECONDITION, {"reason": "CONDITION_FAILED", "outcome": "NOT_APPLIED"}, 5),
+        (grpc.StatusCode.INVALID_ARGUMENT, {"reason": "SEQUENCE_REUSED", "outcome": "NOT_APPLIED"}, 2),
+        (grpc.StatusCode.OUT_OF_RANGE, {"reason": "SEQUENCE_TOO_OLD", "outcome": "NOT_APPLIED"}, 1),
+        (grpc.StatusCode.UNAVAILABLE, {"reason": "NO_LEADER", "outcome": "OUTCOME_UNKNOWN"}, 1),
+        (grpc.StatusCode.INTERNAL, {}, 1),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, {}, 1),
+    ],
+)
+def test_the_exit_status_tells_what_became_of_a_write(
+    raftberry: Raftberry, nodes: list[FakeNode], code: grpc.StatusCode, info: dict[str, str], status: int
+) -> None:
+    for node in nodes:
+        node.misbehave = refuse(code, "what the node said", **info)
+    result = raftberry("write", "kitchen", "temperature", "1", "--timeout", "200ms")
+    assert (result.status, result.out) == (status, "")
+    assert "what the node said" in result.err
+    assert ("outcome is unknown" in result.err) == (info.get("outcome") != "NOT_APPLIED")
+
+
+def test_no_node_at_all_exits_with_3_and_says_where_it_looked(
+    raftberry: Raftberry, nodes: list[FakeNode]
+) -> None:
+    for node in nodes:
+        node.stop()
+    result = raftberry("latest")
+    assert result.status == 3
+    assert nodes[1].address in result.err
+
+
+def test_a_bug_is_one_line_with_how_to_see_the_trace(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("appliance.cli.version.installed_version", lambda: 1 / 0)
+    assert run(["version"]) == 1
+    err = capsys.readouterr().err
+    assert "internal error: ZeroDivisionError" in err
+    assert "Traceback" not in err
+
+
+def test_version_needs_no_grpc(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["version"]) == 0
+    assert re.match(r"raftberry \S+ \(Python", capsys.readouterr().out)
+
+
+def test_every_command_has_a_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in COMMANDS:
+        assert run([name, "--help"]) == 0, name
+        assert f"Example: raftberry {name}" in capsys.readouterr().out, name

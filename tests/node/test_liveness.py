@@ -1,0 +1,273 @@
+"""Nobody waits for ever, and nobody runs in circles: real cores, with time and frames in the test's hands."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from appliance.consensus import flow
+from appliance.errors import NotApplied, OutcomeUnknown
+from appliance.model import MemberId, Role
+from appliance.node import batch
+from raftberry.internal.v1 import peer_pb2
+from tests.node.harness import MILLISECOND_NS, Cluster, Machine, cluster, put
+
+DAY_MS = 86_400_000
+
+
+def member(machine: Machine) -> MemberId:
+    return machine.core.me.member_id
+
+
+def deadline(made: Cluster, seconds: int = 10) -> int:
+    return made.clock.now_ns + seconds * 1_000 * MILLISECOND_NS
+
+
+def write(made: Cluster, machine: Machine, size: int = 1, seconds: int = 10) -> list[object]:
+    outcomes: list[object] = []
+    operation = put(value=bytes(size))
+    machine.core.submit(
+        operation, deadline(made, seconds), lambda done: outcomes.append(done.error or done.index)
+    )
+    return outcomes
+
+
+def has_entries(frame: peer_pb2.Frame) -> bool:
+    return bool(frame.append_entries.entries)
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_entries_that_did_not_get_through_are_sent_again(
+    monkeypatch: pytest.MonkeyPatch, is_told: bool
+) -> None:
+    monkeypatch.setattr(flow, "PEER_IN_FLIGHT_BYTES_MAX", 4_000)
+    with cluster() as made:
+        leader = made.elect()
+        behind = made.followers[0]
+
+        def is_to_behind(_: MemberId, to: MemberId, frame: peer_pb2.Frame) -> bool:
+            return to == member(behind) and has_entries(frame)
+
+        if is_told:
+            made.refuses = is_to_behind
+        else:
+            made.loses = is_to_behind
+        assert write(made, leader, 9_000) == []
+        made.run_for(500)
+        made.refuses = made.loses = lambda *_: False
+        made.run_for(5_000)
+        assert behind.core.engine.applied_index == leader.core.engine.applied_index
+
+
+def test_a_full_lane_is_not_tried_in_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "PEER_IN_FLIGHT_BYTES_MAX", 4_000)
+    with cluster() as made:
+        leader = made.elect()
+        tries = []
+
+        def refuses(_: MemberId, to: MemberId, frame: peer_pb2.Frame) -> bool:
+            if to == member(made.followers[0]) and has_entries(frame):
+                tries.append(made.clock.now_ns)
+                return True
+            return False
+
+        made.refuses = refuses
+        write(made, leader, 9_000)
+        made.run_for(3_000)
+        assert 10 < len(tries) < 30, "about once in a heartbeat"
+
+
+def test_an_ack_that_did_not_fit_into_a_lane_is_sent_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "PEER_IN_FLIGHT_BYTES_MAX", 4_000)
+    with cluster() as made:
+        leader = made.elect()
+        gone, last = made.followers
+        made.disconnect(member(leader), member(gone))
+        made.disconnect(member(last), member(gone))
+        made.refuses = lambda _, to, frame: to == member(leader) and frame.HasField("append_entries_reply")
+        outcomes = write(made, leader, 9_000)
+        made.run_for(100)
+        assert outcomes == []
+        made.refuses = lambda *_: False
+        made.run_for(1_000)
+        assert len(outcomes) == 1
+        assert isinstance(outcomes[0], int)
+
+
+def test_a_transfer_that_failed_leaves_nobody_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "PEER_IN_FLIGHT_BYTES_MAX", 4_000)
+    with cluster() as made:
+        leader = made.elect()
+        behind = made.followers[0]
+        leader.core.engine.begin_snapshot_for(member(behind))
+        made.loses = lambda _, to, frame: to == member(behind) and has_entries(frame)
+        write(made, leader, 9_000)
+        made.run_for(100)
+        made.loses = lambda *_: False
+        leader.core.engine.end_snapshot_for(member(behind), None)
+        made.run_for(1_000)
+        assert behind.core.engine.applied_index == leader.core.engine.applied_index
+
+
+def test_a_read_at_the_leader_waits_for_no_timer() -> None:
+    with cluster() as made:
+        leader = made.elect()
+        for _ in range(300):
+            made.run_for(1)
+            answers: list[NotApplied | None] = []
+            leader.core.read_barrier(deadline(made), answers.append)
+            made.settle()
+            assert answers == [None]
+
+
+def test_followers_hear_of_a_commit_within_the_hold() -> None:
+    with cluster() as made:
+        leader = made.elect()
+        for _ in range(20):
+            made.run_for(23)
+            write(made, leader)
+            made.run_for(7)
+            applied = {machine.core.engine.applied_index for machine in made.machines.values()}
+            assert applied == {leader.core.engine.commit_index}
+
+
+def test_an_idle_leader_is_heard_every_heartbeat() -> None:
+    with cluster() as made:
+        leader = made.elect()
+        follower = member(made.followers[0])
+        made.sent.clear()
+        made.run_for(3_000)
+        times = [when for when, sender, to, _ in made.sent if sender == member(leader) and to == follower]
+        gaps = [later - earlier for earlier, later in pairwise(times)]
+        assert max(gaps) <= 160 * MILLISECOND_NS
+
+
+def test_a_node_that_led_long_ago_can_lead_again() -> None:
+    with cluster() as made:
+        first = made.elect()
+        for other in made.followers:
+            made.disconnect(member(first), member(other))
+        made.run_for(5_000)
+        made.connect()
+        made.run_for(1_000)
+        made.clock.now_ns += 60 * DAY_MS * MILLISECOND_NS
+        made.run_for(5_000)
+        for _ in range(100):
+            if first.core.engine.is_leader:
+                break
+            made.leader.core.begin_transfer(first.core.me.name)
+            made.run_for(200)
+        assert first.core.role is Role.LEADER
+        made.run_for(1_000)
+        assert len(write(made, first)) == 0
+        made.run_for(100)
+        assert first.core.confirmed_ns() is not None
+
+
+def test_a_follower_with_a_stalled_card_does_not_run_in_circles() -> None:
+    with cluster() as made:
+        leader = made.elect()
+        stalled = made.followers[0]
+        stalled.workers.is_stalled = True
+        write(made, leader)
+        made.run_for(100)
+        for other in made.machines.values():
+            if other is not stalled:
+                made.disconnect(member(stalled), member(other))
+        began = stalled.cycle_count
+        made.run_for(5_000)
+        assert stalled.cycle_count - began < 100
+
+
+def test_a_leader_that_leads_no_more_is_not_asked_in_a_loop() -> None:
+    with cluster() as made:
+        leader = made.elect()
+        follower = made.followers[0]
+        leader.core.engine._core.step_down()
+        outcomes = write(made, follower)
+        answers: list[NotApplied | None] = []
+        follower.core.read_barrier(deadline(made), answers.append)
+        made.settle(rounds_max=50)
+        assert (outcomes, answers) == ([], [])
+        made.run_for(5_000)
+        assert isinstance(outcomes[0], int)
+        assert answers == [None]
+
+
+def test_what_is_forwarded_again_travels_in_frames_of_the_usual_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "BATCH_BYTES_TARGET", 1_000)
+    with cluster() as made:
+        leader, follower = made.elect(), made.followers[0]
+        made.loses = lambda _, __, frame: frame.HasField("forward")
+        outcomes = [write(made, follower, 400) for _ in range(20)]
+        made.run_for(20)
+        made.disconnect(member(leader), member(follower))
+        made.loses = lambda *_: False
+        made.sent.clear()
+        made.connect()
+        made.run_for(1_000)
+        assert all(isinstance(outcome[0], int) for outcome in outcomes)
+        forwards = [frame.ByteSize() for _, _, _, frame in made.sent if frame.HasField("forward")]
+        assert max(forwards) < 2_000
+
+
+def test_what_is_forwarded_again_waits_for_room_in_the_lane_and_goes_first() -> None:
+    with cluster() as made:
+        leader, follower = made.elect(), made.followers[0]
+        made.loses = lambda _, __, frame: frame.HasField("forward")
+        old = write(made, follower)
+        made.run_for(20)
+        made.disconnect(member(leader), member(follower))
+        made.loses = lambda *_: False
+        made.refuses = lambda _, __, frame: frame.HasField("forward")
+        made.connect()
+        new = write(made, follower)
+        made.run_for(300)
+        assert (old, new) == ([], [])
+        made.refuses = lambda *_: False
+        made.run_for(1_000)
+        assert isinstance(old[0], int)
+        assert isinstance(new[0], int)
+        assert old[0] <= new[0]
+
+
+def test_what_a_long_cut_swallowed_is_forwarded_again_to_the_same_leader() -> None:
+    with cluster() as made:
+        leader, follower = made.elect(), made.followers[0]
+        term = leader.core.engine.term
+        made.loses = lambda _, __, frame: frame.HasField("forward")
+        outcomes = write(made, follower)
+        made.run_for(20)
+        made.loses = lambda *_: False
+        for other in made.machines.values():
+            if other is not follower:
+                made.disconnect(member(follower), member(other))
+        made.run_for(3_000)
+        assert follower.core.engine.leader is None
+        made.connect()
+        made.run_for(1_000)
+        assert leader.core.engine.term == term
+        assert isinstance(outcomes[0], int)
+
+
+def test_a_hand_over_to_a_node_that_is_gone_holds_no_write() -> None:
+    with cluster() as made:
+        leader, gone = made.elect(), made.followers[0]
+        made.disconnect(member(leader), member(gone))
+        with pytest.raises(NotApplied, match="not connected"):
+            leader.core.begin_transfer(gone.core.me.name)
+        outcomes = write(made, leader)
+        made.settle()
+        assert isinstance(outcomes[0], int)
+
+
+def test_a_deposed_leader_gives_unknown_or_an_outcome_but_never_nothing() -> None:
+    with cluster() as made:
+        leader = made.elect()
+        for other in made.followers:
+            made.disconnect(member(leader), member(other))
+        outcomes = write(made, leader, seconds=3)
+        made.run_for(4_000)
+        assert len(outcomes) == 1
+        assert isinstance(outcomes[0], OutcomeUnknown)

@@ -1,0 +1,181 @@
+"""The node on a real loop: what threads bring back, what callers leave behind, how it ends. No ports, no sleeps."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+
+from appliance.clock import system_clock
+from appliance.consensus import ConsensusOptions
+from appliance.errors import CorruptData, Quarantined
+from appliance.limits import KIB
+from appliance.model import ClusterId, Member, MemberId, Position
+from appliance.node import runtime, watches
+from appliance.node.core import NodeCore
+from appliance.node.identity import Self
+from appliance.node.options import NodeOptions
+from appliance.node.runtime import Node, RunningQuery
+from appliance.node.workers import ThreadWorkers
+from appliance.state import QuerySpec, StateOptions
+from appliance.storage.memory import MemoryDisk, MemoryJournal, MemoryStore
+from tests.node.harness import MILLISECOND_NS, put
+
+ME = MemberId(1)
+
+
+class Alone:
+    """A cluster of one."""
+
+    def __init__(self) -> None:
+        self.fatal: list[BaseException] = []
+        self.workers = ThreadWorkers(asyncio.get_running_loop(), self.fatal.append)
+        disk = MemoryDisk()
+        self.core = NodeCore(
+            Self(ME, "n1", ClusterId(5), (Member(ME, "n1", 1, "n1:1"),), 9, "test"),
+            MemoryJournal(disk),
+            MemoryStore(disk),
+            workers=self.workers,
+            send=lambda *_: False,
+            wake=lambda: self.node.wake(),  # noqa: PLW0108 - there is no node yet
+            clock=system_clock,
+            rng=random.Random(1),
+            options=NodeOptions(),
+            consensus_options=ConsensusOptions(
+                heartbeat_ns=MILLISECOND_NS,
+                election_timeout_min_ns=5 * MILLISECOND_NS,
+                election_timeout_max_ns=6 * MILLISECOND_NS,
+            ),
+            state_options=StateOptions(),
+        )
+        self.node = Node(self.core, self.workers, self.fatal.append)
+        self.node.start()
+
+
+@pytest.fixture
+async def alone() -> AsyncIterator[Alone]:
+    made = Alone()
+    await made.node.write(put(), deadline_ns=None)
+    yield made
+    await made.node.stop(deadline_ns=system_clock.monotonic_ns())
+    await made.node.close()
+
+
+async def brought_back(workers: ThreadWorkers) -> None:
+    """Everything given to the committer so far was done, and its callbacks ran."""
+    done = asyncio.Event()
+    workers.write("journal", lambda: None, lambda _: done.set())
+    await done.wait()
+
+
+def failing(error: BaseException) -> Callable[[], None]:
+    def work() -> None:
+        raise error
+
+    return work
+
+
+async def test_damage_found_in_a_thread_is_a_quarantine_and_not_the_end(alone: Alone) -> None:
+    alone.workers.write("store", failing(CorruptData("store", "a wrong checksum")), lambda _: None)
+    await brought_back(alone.workers)
+    assert "a wrong checksum" in alone.core.quarantine_reason
+    assert alone.fatal == []
+
+
+async def test_a_bug_in_what_a_thread_brings_back_ends_the_node(alone: Alone) -> None:
+    bug = AssertionError("a bug")
+    alone.workers.write("store", lambda: None, lambda _: failing(bug)())
+    await brought_back(alone.workers)
+    assert alone.fatal == [bug]
+
+
+async def test_damage_found_by_a_query_is_told_as_quarantine(alone: Alone) -> None:
+    def chunks() -> Iterator[object]:
+        yield from ()
+        raise CorruptData("store blocks", "a wrong checksum")
+
+    running = RunningQuery(Position(2, 1), chunks(), alone.workers)  # type: ignore[arg-type]
+    with pytest.raises(Quarantined, match="a wrong checksum"):
+        [batch async for batch in running]
+    assert "a wrong checksum" in alone.core.quarantine_reason
+
+
+async def test_a_caller_may_leave_while_its_query_is_computed(alone: Alone) -> None:
+    is_begun, may_end, is_closed = threading.Event(), threading.Event(), threading.Event()
+
+    def chunks() -> Iterator[object]:
+        try:
+            is_begun.set()
+            may_end.wait(10)
+            yield object()
+        finally:
+            is_closed.set()
+
+    running = RunningQuery(Position(2, 1), chunks(), alone.workers)  # type: ignore[arg-type]
+
+    async def read() -> None:
+        async for _ in running:
+            pass
+
+    reading = asyncio.create_task(read())
+    await asyncio.get_running_loop().run_in_executor(None, is_begun.wait)
+    reading.cancel()
+    closing = asyncio.create_task(running.aclose())
+    await asyncio.sleep(0)
+    may_end.set()
+    await closing
+    assert is_closed.is_set()
+
+
+async def test_a_caller_who_leaves_before_its_checkpoint_ends_harms_nobody(alone: Alone) -> None:
+    leaving = asyncio.create_task(alone.node.checkpoint())
+    await asyncio.sleep(0)
+    leaving.cancel()
+    assert (await alone.node.checkpoint()).index >= 2
+    assert alone.fatal == []
+
+
+async def test_a_stop_does_not_wait_for_a_checkpoint_without_end(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "LAST_CHECKPOINT_S_MAX", 0)
+    monkeypatch.setattr(alone.core.receiver, "_incoming", object())
+    monkeypatch.setattr(alone.core.receiver, "cycle", lambda: None)
+    await asyncio.wait_for(alone.node.stop(deadline_ns=system_clock.monotonic_ns()), 10)
+    assert alone.core.quarantine_reason
+
+
+async def test_who_watches_or_asks_a_node_in_quarantine_is_told(alone: Alone) -> None:
+    watch = alone.node.watch(after_index=None)
+    waiting = asyncio.ensure_future(anext(watch))
+    await asyncio.sleep(0)
+    alone.core.quarantine("its card is broken")
+    with pytest.raises(Quarantined):
+        await waiting
+    with pytest.raises(Quarantined):
+        await alone.node.query(QuerySpec("*", "*"))
+    with pytest.raises(Quarantined):
+        await alone.node.checkpoint()
+
+
+async def test_who_stops_watching_leaves_nothing_behind(alone: Alone) -> None:
+    for _ in range(5):
+        waiting = asyncio.ensure_future(anext(alone.node.watch(after_index=None)))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+    assert not alone.node.watches._waiting
+    assert alone.node.watches.count == 0
+
+
+async def test_decoded_entries_are_kept_by_size(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watches, "WATCH_QUEUE_BYTES_MAX", 50 * KIB)
+    watch = alone.node.watch(after_index=alone.core.state.position.index)
+    for _ in range(10):
+        await alone.node.write(put(value=bytes(16 * KIB)), deadline_ns=None)
+        applied = await anext(watch)
+        assert applied.index == alone.core.state.position.index
+    assert 0 < len(alone.node.watches._decoded) <= 3

@@ -1,0 +1,83 @@
+"""Promises 1 to 3 under fire: what was acknowledged is there, once, on every node, with equal state."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.process.faults import Faults
+from tests.process.nodes import Cluster
+from tests.process.writers import Writer, longest_gap_s, start_writers
+
+DURATION_S = 60.0
+DURATION_S_MAX = 150.0
+"""Faults are made one after the other, each after the recovery from the one before: slow machines need longer."""
+
+GAP_S_MAX = 2.0
+"""Longest time without any acknowledgement. An election takes one timeout of 0.5 to 1 s where a stopped leader
+gives no sign, and the machine that runs this starts Python processes on the same cores meanwhile."""
+
+SEED = 20_240_601
+
+
+def check_all(cluster: Cluster, writers: list[Writer]) -> None:
+    for writer in writers:
+        writer.stop()
+        assert writer.acknowledged > 0, f"{writer.name} wrote nothing"
+    cluster.wait_equal_state()
+    for node in cluster:
+        for writer in writers:
+            writer.check(node.channel)
+
+
+@pytest.mark.timeout(300)
+def test_no_acknowledged_write_is_lost_or_doubled_by_kills_and_pauses(cluster: Cluster) -> None:
+    faults = Faults(cluster, random.Random(SEED))
+    writers = start_writers(cluster.endpoints)
+    begin = time.monotonic()
+    menu = [
+        faults.kill_leader,
+        faults.kill_any,
+        faults.kill_in_committer,
+        faults.kill_leader,
+        faults.pause_follower,
+        faults.kill_any,
+        faults.kill_in_committer,
+        faults.kill_leader,
+        faults.pause_leader,
+    ]
+    goals = {"kills": 30, "leader_kills": 10, "committer_kills": 5, "pauses": 4}
+    turn = 0
+    while time.monotonic() - begin < DURATION_S or not faults.counts.is_enough(**goals):
+        assert time.monotonic() - begin < DURATION_S_MAX, f"too few faults in time: {faults.summary()}"
+        menu[turn % len(menu)]()
+        turn += 1
+    end = time.monotonic()
+    check_all(cluster, writers)
+    gap_s = longest_gap_s(writers, start=begin, end=end)
+    written = {writer.name: writer.acknowledged for writer in writers}
+    print(f"{faults.summary()}; longest gap {gap_s:.2f} s; acknowledged {written}")
+    assert gap_s < GAP_S_MAX
+
+
+@pytest.mark.timeout(180)
+def test_a_cluster_of_one_loses_nothing_either(make_cluster: Callable[..., Cluster]) -> None:
+    single = make_cluster(size=1)
+    single.start()
+    faults = Faults(single, random.Random(SEED))
+    writers = start_writers(single.endpoints)
+    begin = time.monotonic()
+    goals = {"kills": 12, "leader_kills": 10, "committer_kills": 5, "pauses": 0}
+    turn = 0
+    while time.monotonic() - begin < 20 or not faults.counts.is_enough(**goals):
+        assert time.monotonic() - begin < 90, f"too few faults in time: {faults.summary()}"
+        if turn % 2:
+            faults.kill_in_committer(single.nodes[0])
+        else:
+            faults.kill_leader()
+        turn += 1
+    check_all(single, writers)
+    print(faults.summary())

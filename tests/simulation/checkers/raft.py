@@ -1,0 +1,150 @@
+"""Raft's safety properties (paper, figure 3), and that what is committed is on a majority of the disks.
+
+Checked at every step: election safety, log matching on all that is sent, state machine safety through what each
+node holds to be committed, leader completeness, applied <= commit <= durable <= last.
+"""
+
+from __future__ import annotations
+
+import zlib
+from bisect import bisect_left
+from collections.abc import Mapping
+
+from appliance.model import MemberId
+from raftberry.internal.v1 import peer_pb2
+from tests.simulation.checkers.base import Checker
+from tests.simulation.checkers.disks import DiskView
+from tests.simulation.failure import CheckFailed
+from tests.simulation.node import Machine, Process
+
+
+class RaftChecker(Checker):
+    def __init__(self, machines: Mapping[MemberId, Machine], views: Mapping[MemberId, DiskView]) -> None:
+        self._machines, self._views = machines, views
+        self._majority = len(machines) // 2 + 1
+        self.leaders: dict[int, tuple[MemberId, int]] = {}
+        self.committed: list[tuple[int, int]] = []
+        """(term, checksum) of entry 2 and on: the log's first index is 2."""
+
+        self._entries: dict[tuple[int, int], tuple[int, int]] = {}
+        self._seen: dict[MemberId, int] = {}
+
+    @property
+    def commit_index(self) -> int:
+        return len(self.committed) + 1
+
+    def term_of(self, index: int) -> int | None:
+        """Term of a committed entry."""
+        return self.committed[index - 2][0] if 2 <= index <= self.commit_index else None
+
+    # events ----------------------------------------------------------------------------------------------
+
+    def started(self, process: Process) -> None:
+        self._seen[process.member] = process.core.log.anchor.index
+        self.stepped(process)
+
+    def stepped(self, process: Process) -> None:
+        engine, log = process.core.engine, process.core.log
+        if engine.is_leader and self.leaders.get(engine.term) != (process.member, process.incarnation):
+            self._check_new_leader(process)
+        commit, seen = engine.commit_index, self._seen[process.member]
+        if commit > seen:
+            self._check_commits(process, seen, commit)
+            self._seen[process.member] = commit
+        if not engine.applied_index <= commit <= log.durable_index <= log.last_index:
+            raise CheckFailed(
+                "index_order",
+                f"{process.machine.name}: applied {engine.applied_index} <= commit {commit} <= durable "
+                f"{log.durable_index} <= last {log.last_index} does not hold",
+            )
+        self._check_durable_claim(process)
+
+    def sending(self, process: Process, member: MemberId, frame: peer_pb2.Frame) -> None:
+        if frame.HasField("append_entries"):
+            body = frame.append_entries
+            previous_term = body.prev_log_term
+            for index, entry in enumerate(body.entries, start=body.prev_log_index + 1):
+                self._check_matching(index, entry.term, zlib.crc32(entry.command), previous_term)
+                previous_term = entry.term
+
+    # rules -----------------------------------------------------------------------------------------------
+
+    def _check_new_leader(self, process: Process) -> None:
+        engine, log = process.core.engine, process.core.log
+        who = (process.member, process.incarnation)
+        first = self.leaders.setdefault(engine.term, who)
+        if len(self._machines) == 1:
+            return  # nobody was asked: a term that a crash took back has promised nothing
+        if first != who:
+            names = [self._machines[member].name for member, _ in (first, who)]
+            raise CheckFailed("election_safety", f"{names[0]} and {names[1]} lead in term {engine.term}")
+        last = bisect_left(self.committed, (engine.term, 0)) + 1
+        term = self.term_of(last)
+        if term is not None and last > log.anchor.index and log.term_at(last) != term:
+            raise CheckFailed(
+                "leader_completeness",
+                f"{process.machine.name} leads in term {engine.term} without entry {last} of term {term}, which is "
+                f"committed; its log ends at {log.last}",
+            )
+
+    def _check_commits(self, process: Process, seen: int, commit: int) -> None:
+        log = process.core.log
+        index = max(seen, log.anchor.index) + 1
+        while index <= commit:
+            entries = log.read(index)
+            if not entries:
+                raise CheckFailed(
+                    "log_matching", f"{process.machine.name} committed {index} and does not hold it"
+                )
+            for command, at, term in entries:
+                if at <= commit:
+                    self._check_commit(process, at, term, zlib.crc32(command))
+            index = entries[-1][1] + 1
+
+    def _check_commit(self, process: Process, index: int, term: int, checksum: int) -> None:
+        if index <= self.commit_index:
+            if self.committed[index - 2] != (term, checksum):
+                raise CheckFailed(
+                    "state_machine_safety",
+                    f"{process.machine.name} committed entry {index} of term {term}, others another one of term "
+                    f"{self.term_of(index)}",
+                )
+            return
+        if index != self.commit_index + 1:
+            raise CheckFailed(
+                "state_machine_safety", f"{process.machine.name} committed {index} before its forerunner"
+            )
+        holders = [member for member in self._machines if self._holds(member, index, term)]
+        if len(holders) < self._majority:
+            names = ", ".join(self._machines[member].name for member in holders) or "no disk"
+            raise CheckFailed(
+                "durable_on_majority",
+                f"{process.machine.name} committed entry {index} of term {term} while it is on {names} only",
+            )
+        self.committed.append((term, checksum))
+
+    def _holds(self, member: MemberId, index: int, term: int) -> bool:
+        """An amnesiac had what it acknowledged: that it lost it later is what its peers shut it out for."""
+        if self._views[member].holds(index, term):
+            return True
+        lost = self._machines[member].lost_disk
+        return lost is not None and DiskView(lambda: lost).holds(index, term)
+
+    def _check_matching(self, index: int, term: int, checksum: int, previous_term: int) -> None:
+        known = self._entries.setdefault((index, term), (checksum, previous_term))
+        if known != (checksum, previous_term):
+            raise CheckFailed(
+                "log_matching", f"two entries {index} of term {term}, or two histories before it"
+            )
+
+    def _check_durable_claim(self, process: Process) -> None:
+        log, view = process.core.log, self._views[process.member]
+        index = log.durable_index
+        term = log.term_at(index)
+        if index == log.anchor.index or index <= view.checkpoint_index:
+            return
+        if view.term_at(index) != term and not (index < view.state.anchor.index):
+            raise CheckFailed(
+                "durable_index",
+                f"{process.machine.name} holds {index} of term {term} to be durable; its disk says {view.state.last}",
+            )

@@ -1,0 +1,295 @@
+"""Faults, each with a rate drawn from the seed (swarm testing: Groce et al., ISSTA 2012).
+
+Invariant: a fault only does what the world can do to a machine: power, cables, cards, signals. What it broke it mends
+by itself after a while, but for an amnesiac, which its peers must keep out.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from appliance.errors import NotApplied
+from appliance.storage.layout import decode_state
+from appliance.storage.memory import MemoryDisk
+from tests.simulation.network import LANES, Network
+from tests.simulation.node import Machine, Process
+from tests.simulation.schedule import MILLISECOND_NS, SECOND_NS, Schedule
+
+MEAN_NS = {
+    "crash_one": 4 * SECOND_NS,
+    "crash_leader": 5 * SECOND_NS,
+    "crash_all": 12 * SECOND_NS,
+    "restart_storm": 15 * SECOND_NS,
+    "pause_one": 5 * SECOND_NS,
+    "pause_leader": 7 * SECOND_NS,
+    "cut_pair": 4 * SECOND_NS,
+    "cut_one_way": 4 * SECOND_NS,
+    "isolate_leader": 6 * SECOND_NS,
+    "isolate_one": 6 * SECOND_NS,
+    "reset_link": 2 * SECOND_NS,
+    "reset_lane": 2 * SECOND_NS,
+    "stall_link": 2 * SECOND_NS,
+    "stall_disk": 4 * SECOND_NS,
+    "fail_commit": 10 * SECOND_NS,
+    "transfer": 3 * SECOND_NS,
+    "checkpoint": 3 * SECOND_NS,
+    "amnesia": 20 * SECOND_NS,
+}
+"""Mean time between two faults of a kind, where a seed has it at all."""
+
+_MEMORY_LOSS = frozenset({"crash_one", "crash_leader", "crash_all", "restart_storm", "fail_commit"})
+
+
+class Faults:
+    def __init__(
+        self,
+        machines: Sequence[Machine],
+        network: Network,
+        schedule: Schedule,
+        rng: random.Random,
+        restart: Callable[[Machine], None],
+        *,
+        only: frozenset[str] | None,
+    ) -> None:
+        """only: the kinds a shrunk seed still has; None: what the seed draws."""
+        self._machines, self._network, self._schedule, self._rng = machines, network, schedule, rng
+        self._restart = restart
+        self.counts: Counter[str] = Counter()
+        self.is_over = False
+        self.amnesiac: Machine | None = None
+        drawn = [kind for kind in MEAN_NS if rng.random() < 0.5]
+        self._scale = rng.uniform(0.7, 2.5)
+        network.spike_rate = rng.choice((0.0, 0.0, 0.002, 0.01))
+        network.delay_ns_max = rng.choice((1, 5, 20, 80)) * MILLISECOND_NS
+        self.kinds = tuple(kind for kind in drawn if only is None or kind in only)
+
+    def start(self) -> None:
+        for kind in self.kinds:
+            self._next(kind)
+
+    def end(self) -> None:
+        """Mend everything."""
+        self.is_over = True
+        self._network.unblock_all()
+        self._network.spike_rate = 0.0
+        self._network.delay_ns_max = 5 * MILLISECOND_NS
+        for machine in self._machines:
+            machine.speed.stalled_until_ns = 0
+            machine.speed.commit_ns_median = min(machine.speed.commit_ns_median, 15 * MILLISECOND_NS)
+            machine.disk.fail_next_commit = False
+            if machine.process is not None:
+                machine.process.resume()
+            else:
+                self._restart(machine)
+
+    def _next(self, kind: str) -> None:
+        delay_ns = int(self._rng.expovariate(1.0) * MEAN_NS[kind] * self._scale)
+        self._schedule.after(delay_ns, lambda: self._strike(kind))
+
+    def _strike(self, kind: str) -> None:
+        if self.is_over:
+            return
+        if kind in _MEMORY_LOSS and self._is_doubtful():
+            self._next(kind)
+            return
+        fault: Callable[[], bool] = getattr(self, f"_{kind}")
+        if fault():
+            self.counts[kind] += 1
+        self._next(kind)
+
+    # power -----------------------------------------------------------------------------------------------
+
+    def _crash_one(self) -> bool:
+        return self._crash(self._rng.choice(self._machines))
+
+    def _crash_leader(self) -> bool:
+        return self._crash(self._leader())
+
+    def _crash_all(self) -> bool:
+        for machine in self._machines:
+            self._crash(machine)
+        return True
+
+    def _restart_storm(self) -> bool:
+        machine = self._rng.choice(self._machines)
+        for number in range(self._rng.randint(3, 8)):
+            self._schedule.after(
+                number * self._rng.randint(20, 400) * MILLISECOND_NS, lambda: self._blink(machine)
+            )
+        return True
+
+    def _blink(self, machine: Machine) -> None:
+        if not self.is_over and machine.process is not None and not self._is_doubtful():
+            machine.crash(is_kernel_finishing=self._rng.random() < 0.5)
+            self._restart(machine)
+
+    def _crash(self, machine: Machine | None) -> bool:
+        """Half of the commits under way are on the card all the same."""
+        if machine is None or machine.process is None:
+            return False
+        machine.crash(is_kernel_finishing=self._rng.random() < 0.5)
+        delay_ns = self._rng.choice((50, 500, 2_000, 6_000)) * MILLISECOND_NS
+        self._schedule.after(self._rng.randint(0, delay_ns), lambda: self._restart(machine))
+        return True
+
+    def _amnesia(self) -> bool:
+        """An older image of the card is put back. One in a run: two forgetful voters of three are beyond help."""
+        if self.amnesiac is not None or len(self._machines) < 3:
+            return False
+        machine = self._rng.choice(self._machines)
+        if machine.process is None:
+            return False
+        image = machine.disk.copy()
+        self.amnesiac = machine
+        self._schedule.after(self._rng.randint(1, 5) * SECOND_NS, lambda: self._forget(machine, image))
+        return True
+
+    def _forget(self, machine: Machine, image: MemoryDisk) -> None:
+        """Only while every peer is up and has seen more of it than the image holds."""
+        peers = [other.process for other in self._machines if other is not machine]
+        held = decode_state(image.state).hard_state.high_index
+        known = [
+            peer.core.acquaintances.memory_of(machine.member_id).high_index > held
+            for peer in peers
+            if peer is not None
+        ]
+        if self.is_over or len(known) < len(peers) or not all(known):
+            self.amnesiac = None
+            return
+        machine.crash()
+        machine.lost_disk, machine.disk = machine.disk, image
+        self.counts["amnesia_struck"] += 1
+        for other in self._machines:
+            other.disk.fail_next_commit = False
+        self._restart(machine)
+
+    def _is_doubtful(self) -> bool:
+        """An amnesiac was not met by its peers yet: what they know of it must not be lost as well."""
+        machine = self.amnesiac
+        return bool(self.counts["amnesia_struck"]) and machine is not None and not machine.is_shut_out
+
+    # signals ---------------------------------------------------------------------------------------------
+
+    def _pause_one(self) -> bool:
+        return self._pause(self._rng.choice(self._machines))
+
+    def _pause_leader(self) -> bool:
+        return self._pause(self._leader())
+
+    def _pause(self, machine: Machine | None) -> bool:
+        process = machine.process if machine is not None else None
+        if process is None or process.is_paused:
+            return False
+        process.pause()
+        self._schedule.after(self._rng.randint(50, 5_000) * MILLISECOND_NS, process.resume)
+        return True
+
+    # cables ----------------------------------------------------------------------------------------------
+
+    def _pair(self) -> tuple[Machine, Machine] | None:
+        if len(self._machines) < 2:
+            return None
+        one, other = self._rng.sample(list(self._machines), 2)
+        return one, other
+
+    def _cut_pair(self) -> bool:
+        pair = self._pair()
+        return pair is not None and self._cut([pair, (pair[1], pair[0])])
+
+    def _cut_one_way(self) -> bool:
+        pair = self._pair()
+        return pair is not None and self._cut([pair])
+
+    def _isolate_leader(self) -> bool:
+        return self._isolate(self._leader())
+
+    def _isolate_one(self) -> bool:
+        return self._isolate(self._rng.choice(self._machines))
+
+    def _isolate(self, machine: Machine | None) -> bool:
+        if machine is None or len(self._machines) < 2:
+            return False
+        others = [other for other in self._machines if other is not machine]
+        return self._cut([(machine, other) for other in others] + [(other, machine) for other in others])
+
+    def _cut(self, pairs: Sequence[tuple[Machine, Machine]]) -> bool:
+        for source, target in pairs:
+            self._network.block(source.member_id, target.member_id)
+
+        def mend() -> None:
+            for source, target in pairs:
+                self._network.unblock(source.member_id, target.member_id)
+
+        self._schedule.after(self._rng.randint(100, 8_000) * MILLISECOND_NS, mend)
+        return True
+
+    def _reset_link(self) -> bool:
+        pair = self._pair()
+        if pair is not None:
+            self._network.break_link(pair[0].member_id, pair[1].member_id)
+        return pair is not None
+
+    def _reset_lane(self) -> bool:
+        """One stream of one direction ends; the others go on."""
+        pair = self._pair()
+        if pair is not None:
+            self._network.break_lane(pair[0].member_id, pair[1].member_id, self._rng.choice(LANES))
+        return pair is not None
+
+    def _stall_link(self) -> bool:
+        pair = self._pair()
+        if pair is not None:
+            duration_ns = self._rng.randint(50, 3_000) * MILLISECOND_NS
+            self._network.slow(pair[0].member_id, pair[1].member_id, duration_ns)
+        return pair is not None
+
+    # cards -----------------------------------------------------------------------------------------------
+
+    def _stall_disk(self) -> bool:
+        machine = self._rng.choice(self._machines)
+        duration_ns = self._rng.randint(500, 5_000) * MILLISECOND_NS
+        machine.speed.stalled_until_ns = self._schedule.now_ns + duration_ns
+        return True
+
+    def _fail_commit(self) -> bool:
+        """The process ends by itself; the service manager starts it again."""
+        machine = self._rng.choice(self._machines)
+        if machine.process is None:
+            return False
+        machine.disk.fail_next_commit = True
+        return True
+
+    # operators -------------------------------------------------------------------------------------------
+
+    def _transfer(self) -> bool:
+        leader = self._leader()
+        process = leader.process if leader is not None else None
+        if process is None or len(self._machines) < 2:
+            return False
+        for number in range(10):
+            delay_ns = number * 20 * MILLISECOND_NS
+            self._schedule.after(delay_ns, lambda: process.call(lambda: self._ask_transfer(process)))
+        return True
+
+    def _ask_transfer(self, process: Process) -> None:
+        try:
+            process.core.begin_transfer("")
+        except NotApplied:
+            return
+        self.counts["transfer_sent"] += 1
+
+    def _checkpoint(self) -> bool:
+        process = self._rng.choice(self._machines).process
+        if process is not None:
+            process.call(lambda: process.core.checkpoint(lambda _: None))
+        return process is not None
+
+    def _leader(self) -> Machine | None:
+        leaders = [
+            (machine.process.core.engine.term, machine)
+            for machine in self._machines
+            if machine.process is not None and machine.process.core.engine.is_leader
+        ]
+        return max(leaders, key=lambda pair: pair[0])[1] if leaders else None

@@ -1,0 +1,240 @@
+"""A machine and the process on it: the production NodeCore with simulated workers, links and clocks.
+
+Invariant: every entry into the core goes through `Process.call`, one at a time, with this machine's clock as
+PySyncObj's; after each the checkers look. What a paused process misses, it finds in order when it goes on.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+from appliance.consensus import ConsensusOptions
+from appliance.consensus.events import ConsensusEvent
+from appliance.errors import StorageFailed
+from appliance.model import ClusterId, Member, MemberId
+from appliance.node.core import NodeCore
+from appliance.node.identity import Self
+from appliance.node.options import NodeOptions
+from appliance.state import Applied, StateOptions
+from appliance.storage.memory import MemoryDisk, MemoryJournal, MemoryStore
+from raftberry.internal.v1 import peer_pb2
+from tests.simulation.disk import DiskSpeed, SimWorkers
+from tests.simulation.schedule import MICROSECOND_NS, MILLISECOND_NS, Action, MachineClock, Schedule
+
+
+class Watcher(Protocol):
+    """The world, as a process sees it: told of everything, asked for the way out."""
+
+    def started(self, process: Process) -> None: ...
+
+    def stepped(self, process: Process) -> None: ...
+
+    def sending(self, process: Process, member: MemberId, frame: peer_pb2.Frame, *, is_bulk: bool) -> bool:
+        """The way out; called before the frame leaves."""
+
+    def applied(self, process: Process, applied: Applied) -> None: ...
+
+    def traced(self, machine: Machine, line: str) -> None: ...
+
+    def passing_job(self, process: Process, name: str, phase: str) -> None: ...
+
+    def died(self, process: Process) -> None: ...
+
+    def crashed_by_itself(self, process: Process, error: Exception) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOptions:
+    """The same on every machine."""
+
+    cluster_id: ClusterId
+    members: tuple[Member, ...]
+    node: NodeOptions
+    consensus: ConsensusOptions
+    state: StateOptions
+
+
+class Machine:
+    """Disk, clocks and identity; what runs on it comes and goes."""
+
+    def __init__(
+        self,
+        member: Member,
+        cluster: ClusterOptions,
+        schedule: Schedule,
+        rng: random.Random,
+        *,
+        speed: DiskSpeed,
+        clock: MachineClock,
+    ) -> None:
+        self.member, self.cluster, self.schedule, self.rng = member, cluster, schedule, rng
+        self.member_id, self.name = member.member_id, member.name
+        self.disk, self.speed, self.clock = MemoryDisk(), speed, clock
+        self.process: Process | None = None
+        self.lost_disk: MemoryDisk | None = None
+        """What the disk held before an older image was put in its place."""
+
+        self.is_shut_out = False
+        """Its peers found it below its word. Assumed here: the machine knows that after a restart too."""
+
+        self.start_count = 0
+
+    @property
+    def is_up(self) -> bool:
+        return self.process is not None
+
+    def start(self, watcher: Watcher) -> Process:
+        assert self.process is None
+        self.start_count += 1
+        self.process = Process(self, watcher)
+        self.process.begin()
+        return self.process
+
+    def crash(self, *, is_kernel_finishing: bool = False) -> None:
+        """The power goes, or kill -9: what was not committed is gone."""
+        process = self.process
+        if process is None:
+            return
+        if is_kernel_finishing:
+            process.workers.finish_in_kernel()
+        self.process = None
+        process.is_alive = False
+        process.watcher.died(process)
+
+
+class Process:
+    def __init__(self, machine: Machine, watcher: Watcher) -> None:
+        self.machine, self.watcher, self.member = machine, watcher, machine.member_id
+        self.is_alive, self.is_paused = True, False
+        self.incarnation = machine.start_count
+        self._missed: deque[Action] = deque()
+        self._is_cycle_due = False
+        self._timer = 0
+        self._schedule = machine.schedule
+        self.workers = SimWorkers(self, machine.schedule, machine.rng, machine.speed)
+        self.cycle_count = 0
+
+    def begin(self) -> None:
+        machine, cluster = self.machine, self.machine.cluster
+        self.nonce = machine.rng.getrandbits(63) + 1
+        active.clock = machine.clock
+        self.core = NodeCore(
+            Self(self.member, machine.name, cluster.cluster_id, cluster.members, self.nonce, "simulation"),
+            MemoryJournal(machine.disk),
+            MemoryStore(machine.disk),
+            workers=self.workers,
+            send=self._send,
+            wake=self.wake,
+            clock=machine.clock,
+            rng=machine.rng,
+            options=cluster.node,
+            consensus_options=cluster.consensus,
+            state_options=cluster.state,
+        )
+        self.core.events.listeners.append(self._on_event)
+        self.core.applied_listeners.append(lambda applied: self.watcher.applied(self, applied))
+        self.watcher.started(self)
+        self.call(self.core.request_wake)
+
+    # the loop --------------------------------------------------------------------------------------------
+
+    def call(self, action: Action) -> None:
+        if not self.is_alive:
+            return
+        if self.is_paused:
+            self._missed.append(action)
+            return
+        active.clock = self.machine.clock
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - the top of the loop: it ends the process, and the run is told
+            self.watcher.crashed_by_itself(self, error)
+            return
+        if self.is_alive:
+            self.watcher.stepped(self)
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+        self.is_paused = True
+
+    def resume(self) -> None:
+        """SIGCONT: everything that waited is there at once."""
+        if not self.is_alive or not self.is_paused:
+            return
+        self.is_paused = False
+        self.workers.start_next()
+        missed, self._missed = self._missed, deque()
+        while missed and self.is_alive:
+            self.call(missed.popleft())
+
+    def wake(self) -> None:
+        if not self._is_cycle_due:
+            self._is_cycle_due = True
+            delay_ns = self.machine.rng.randint(1, 40) * MICROSECOND_NS
+            self._schedule.after(delay_ns, lambda: self.call(self._cycle))
+
+    def _cycle(self) -> None:
+        self._is_cycle_due = False
+        self.cycle_count += 1
+        self.core.cycle()
+        if self.core.quarantine_reason:
+            return
+        self._timer += 1
+        timer = self._timer
+        delay_ns = self.core.next_wake_ns() - self.machine.clock.monotonic_ns()
+        self._schedule.after(max(delay_ns, MILLISECOND_NS), lambda: self.call(lambda: self._fire(timer)))
+
+    def _fire(self, timer: int) -> None:
+        if timer == self._timer:
+            self._cycle()
+
+    def _send(self, member: MemberId, frame: peer_pb2.Frame, is_bulk: bool) -> bool:
+        return self.watcher.sending(self, member, frame, is_bulk=is_bulk)
+
+    def _on_event(self, event: ConsensusEvent) -> None:
+        self.watcher.traced(self.machine, str(event))
+
+    # what the disk calls ---------------------------------------------------------------------------------
+
+    def on_job(self, name: str, phase: str) -> None:
+        self.watcher.passing_job(self, name, phase)
+
+    def storage_failed(self, error: StorageFailed) -> None:
+        """A failed commit is fatal: the process ends without answering."""
+        self.watcher.traced(self.machine, f"died reason={error}")
+        self.machine.crash()
+
+    # what the network calls, within `call` ---------------------------------------------------------------
+
+    def hello(self, to_member: MemberId) -> bytes:
+        return self.core.hello(to_member).SerializeToString(deterministic=True)
+
+    def check_hello(self, data: bytes) -> peer_pb2.Refusal | None:
+        return self.core.check_hello(peer_pb2.Frame.FromString(data))
+
+    def on_frame(self, member: MemberId, data: bytes) -> None:
+        self.core.on_frame(member, peer_pb2.Frame.FromString(data))
+
+    def on_up(self, member: MemberId) -> None:
+        self.core.on_up(member)
+
+    def on_down(self, member: MemberId) -> None:
+        self.core.on_down(member)
+
+    def on_refused(self, refusal: peer_pb2.Refusal) -> None:
+        self.core.on_refused(refusal)
+
+
+class Active:
+    """Whose clock PySyncObj reads: that of the machine at work."""
+
+    clock: MachineClock
+
+    def seconds(self) -> float:
+        return self.clock.monotonic_ns() / 1e9
+
+
+active = Active()

@@ -1,0 +1,54 @@
+"""Simulated time: a queue of what happens when, and each machine's view of it.
+
+Invariant: actions run in order of (time, number), so that a seed has one course. Nothing here reads a real clock.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+MICROSECOND_NS = 1_000
+MILLISECOND_NS = 1_000_000
+SECOND_NS = 1_000_000_000
+
+EPOCH_NS = 1_767_225_600 * SECOND_NS
+"""The wall clock at the start: 2026-01-01."""
+
+Action = Callable[[], None]
+
+
+class Schedule:
+    def __init__(self) -> None:
+        self.now_ns = SECOND_NS
+        self._queue: list[tuple[int, int, Action]] = []
+        self._count = 0
+
+    def at(self, when_ns: int, action: Action) -> None:
+        self._count += 1
+        heapq.heappush(self._queue, (max(when_ns, self.now_ns), self._count, action))
+
+    def after(self, delay_ns: int, action: Action) -> None:
+        self.at(self.now_ns + delay_ns, action)
+
+    def run_until(self, end_ns: int) -> None:
+        """Everything that is due before end_ns, which is then the time."""
+        queue = self._queue
+        while queue and queue[0][0] < end_ns:
+            self.now_ns, _, action = heapq.heappop(queue)
+            action()
+        self.now_ns = end_ns
+
+
+class MachineClock:
+    """A machine's clocks: its own time since boot, and a wall clock that may be wrong."""
+
+    def __init__(self, schedule: Schedule, *, boot_offset_ns: int, wall_offset_ns: int) -> None:
+        self._schedule = schedule
+        self._boot_offset_ns, self.wall_offset_ns = boot_offset_ns, wall_offset_ns
+
+    def monotonic_ns(self) -> int:
+        return self._schedule.now_ns + self._boot_offset_ns
+
+    def wall_ns(self) -> int:
+        return EPOCH_NS + self._schedule.now_ns + self.wall_offset_ns

@@ -1,0 +1,101 @@
+"""Many seeds, one after the other or on several processes, and what fired in all of them together.
+
+Invariant: a seed's result does not depend on the seeds beside it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from tests.simulation.failure import CheckFailed
+from tests.simulation.world import Plan, Report, World
+
+EXPECTED = (
+    "client_acknowledged",
+    "client_not_applied",
+    "client_read",
+    "client_retried",
+    "client_unknown",
+    "dropped_older_term",
+    "event_adopted_term",
+    "event_checkpointed",
+    "event_installed",
+    "event_quarantined",
+    "event_rejected",
+    "event_stepped_down",
+    "event_trimmed",
+    "event_truncated",
+    "fault_amnesia_struck",
+    "fault_crash_all",
+    "fault_crash_leader",
+    "fault_crash_one",
+    "fault_cut_one_way",
+    "fault_cut_pair",
+    "fault_fail_commit",
+    "fault_isolate_leader",
+    "fault_isolate_one",
+    "fault_pause_leader",
+    "fault_pause_one",
+    "fault_reset_lane",
+    "fault_reset_link",
+    "fault_restart_storm",
+    "fault_stall_disk",
+    "fault_stall_link",
+    "fault_transfer_sent",
+    "hashes_compared",
+    "network_spike",
+    "promises_checked",
+    "register_reads",
+    "snapshots_sent",
+)
+"""What must have happened somewhere in a swarm, else it proves less than it says."""
+
+
+@dataclass(slots=True)
+class Summary:
+    reports: list[Report] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    simulated_s: float = 0.0
+    wall_s: float = 0.0
+
+    @property
+    def failures(self) -> list[Report]:
+        return [report for report in self.reports if report.failure]
+
+    def silent(self) -> list[str]:
+        """What never fired."""
+        return [name for name in EXPECTED if not self.counts[name]]
+
+    def lines(self) -> Iterator[str]:
+        yield from (f"{name:<34}{self.counts[name]:>12,}" for name in sorted(self.counts))
+        count = len(self.reports)
+        yield (
+            f"{count} seeds, {len(self.failures)} failed, {self.simulated_s:,.0f} simulated s in {self.wall_s:,.0f} s: "
+            f"{60 * count / self.wall_s:,.0f} seeds/min, {self.simulated_s / self.wall_s:,.0f} simulated s/s"
+        )
+
+
+def run_seed(plan: Plan) -> Report:
+    world = World(plan)
+    try:
+        return world.run()
+    except CheckFailed as failed:
+        report = world.report()
+        report.failure = str(failed)
+        return report
+
+
+def run_swarm(plans: Iterable[Plan], *, jobs: int) -> Iterator[tuple[Report, Summary]]:
+    """Each report as it comes, with the summary up to it."""
+    summary, begun = Summary(), time.monotonic()
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        for report in pool.imap(run_seed, plans, chunksize=4):
+            summary.reports.append(report)
+            summary.counts.update(report.counts)
+            summary.simulated_s += report.simulated_s
+            summary.wall_s = time.monotonic() - begun
+            yield report, summary

@@ -1,0 +1,108 @@
+"""What an operator sees: a leader dies, a node is stopped and goes on, a cable is pulled, an old card is put back."""
+
+from __future__ import annotations
+
+from tests.simulation.schedule import MILLISECOND_NS, SECOND_NS
+from tests.simulation.script import calm_world, finish, follower_of, isolate, leader_of, run_until
+from tests.simulation.world import World
+
+
+def other_leader(world: World, old: object) -> bool:
+    leader = world.leader()
+    return leader is not None and leader is not old
+
+
+def test_a_killed_leader_is_replaced_at_once() -> None:
+    with calm_world() as world:
+        old = leader_of(world)
+        old.crash()
+        taken_ns = run_until(world, lambda: other_leader(world, old))
+        assert taken_ns < 500 * MILLISECOND_NS, "its broken streams say that it is gone"
+        finish(world)
+
+
+def test_a_stopped_follower_comes_back_without_an_election() -> None:
+    with calm_world() as world:
+        leader, follower = leader_of(world), follower_of(world)
+        terms = len(world.raft.leaders)
+        assert follower.process is not None
+        follower.process.pause()
+        world.run_for(4 * SECOND_NS)
+        follower.process.resume()
+        world.run_for(3 * SECOND_NS)
+        assert len(world.raft.leaders) == terms
+        assert leader_of(world) is leader
+        finish(world)
+
+
+def test_a_stopped_leader_comes_back_as_a_follower() -> None:
+    with calm_world() as world:
+        old = leader_of(world)
+        assert old.process is not None
+        old.process.pause()
+        world.run_for(4 * SECOND_NS)
+        old.process.resume()
+        world.run_for(2 * SECOND_NS)
+        assert leader_of(world) is not old
+        assert not old.process.core.engine.is_leader
+        finish(world)
+
+
+def test_a_leader_that_is_cut_off_stops_leading_and_the_others_go_on() -> None:
+    with calm_world() as world:
+        old = leader_of(world)
+        isolate(world, old)
+        run_until(world, lambda: other_leader(world, old))
+        world.run_for(3 * SECOND_NS)
+        assert old.process is not None
+        assert not old.process.core.engine.is_leader
+        finish(world)
+
+
+def test_a_leader_whose_disk_stalls_lets_another_lead() -> None:
+    with calm_world() as world:
+        old = leader_of(world)
+        old.speed.stalled_until_ns = world.schedule.now_ns + 6 * SECOND_NS
+        taken_ns = run_until(world, lambda: other_leader(world, old))
+        assert taken_ns < 4 * SECOND_NS
+        finish(world)
+
+
+def test_leadership_is_handed_over_without_a_gap() -> None:
+    with calm_world() as world:
+        old = leader_of(world)
+        process = old.process
+        assert process is not None
+        for client in world.clients:
+            client.is_stopped = True
+        world.run_for(SECOND_NS)
+        process.core.begin_transfer("")
+        taken_ns = run_until(world, lambda: other_leader(world, old))
+        assert taken_ns < 200 * MILLISECOND_NS
+        finish(world)
+
+
+def test_a_node_whose_card_is_older_than_its_word_is_shut_out() -> None:
+    with calm_world() as world:
+        forgetful = follower_of(world)
+        image = forgetful.disk.copy()
+        world.run_for(2 * SECOND_NS)
+        forgetful.crash()
+        forgetful.lost_disk, forgetful.disk = forgetful.disk, image
+        world.faults.amnesiac = forgetful
+        world.faults.counts["amnesia_struck"] += 1
+        world.restart(forgetful)
+        world.run_for(2 * SECOND_NS)
+        assert forgetful.process is not None
+        assert "must not vote" in forgetful.process.core.quarantine_reason
+        finish(world)
+
+
+def test_an_idle_cluster_writes_nothing() -> None:
+    with calm_world() as world:
+        for client in world.clients:
+            client.is_stopped = True
+        world.run_for(10 * SECOND_NS)
+        written = world.counts["job_journal_after"] + world.counts["job_store_after"]
+        world.run_for(60 * SECOND_NS)
+        assert world.counts["job_journal_after"] + world.counts["job_store_after"] == written

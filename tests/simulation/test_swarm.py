@@ -1,0 +1,38 @@
+"""A sample of the swarm for every change; script/simulate runs thousands."""
+
+from __future__ import annotations
+
+from tests.simulation.schedule import SECOND_NS
+from tests.simulation.swarm import Summary, run_swarm
+from tests.simulation.world import Plan
+
+SAMPLE = range(60)
+OFTEN = (
+    "client_acknowledged",
+    "client_unknown",
+    "event_checkpointed",
+    "event_installed",
+    "event_trimmed",
+    "event_truncated",
+    "fault_crash_all",
+    "fault_pause_one",
+    "fault_stall_disk",
+    "hashes_compared",
+    "register_reads",
+)
+
+
+def test_the_sample_of_seeds_passes_every_checker() -> None:
+    summary = Summary()
+    for _, summary in run_swarm((Plan(seed) for seed in SAMPLE), jobs=2):
+        assert not summary.failures, [(report.seed, report.failure) for report in summary.failures]
+    assert len(summary.reports) == len(SAMPLE)
+    assert [name for name in OFTEN if not summary.counts[name]] == []
+    assert summary.simulated_s > 20 * len(SAMPLE)
+
+
+def test_a_long_run_of_one_seed_passes_every_checker() -> None:
+    summary = Summary()
+    for _, summary in run_swarm([Plan(7, size=3, fault_ns=180 * SECOND_NS)], jobs=1):
+        assert not summary.failures, summary.failures
+    assert summary.counts["client_acknowledged"] >= 1_000

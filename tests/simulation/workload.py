@@ -1,0 +1,235 @@
+"""Clients: writes with unique content, retried through other nodes, and reads. They check nothing themselves.
+
+Invariant: a client has one operation under way; what was not said to be void is never sent again without a producer
+and sequence. Answers are heard at once, the strictest case for the checkers.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from appliance.errors import ConditionFailed, NotApplied, Overloaded
+from appliance.model import Verdict
+from appliance.node.proposals import Completion
+from appliance.state import OperationResult
+from appliance.state.operations import delete_key, encode_columns, put_key, write_readings
+from raftberry.internal.v1 import command_pb2
+from tests.simulation.history import Attempted, History, RegisterRead, RegisterWrite
+from tests.simulation.node import Machine, Process
+from tests.simulation.schedule import MILLISECOND_NS, SECOND_NS, Schedule
+
+REGISTERS = ("r0", "r1")
+KEYS = ("k0", "k1", "k2", "k3")
+SERIES = (("cellar", "temperature"), ("cellar", "humidity"), ("roof", "wind"))
+ATTEMPTS_MAX = 4
+
+Answer = Callable[[Completion | NotApplied | None], None]
+"""An outcome; a refusal at the door; None: nothing was heard, and nothing will be."""
+
+
+class Client:
+    def __init__(
+        self,
+        number: int,
+        machines: Sequence[Machine],
+        history: History,
+        schedule: Schedule,
+        rng: random.Random,
+        *,
+        think_ns_max: int,
+    ) -> None:
+        self.number, self._machines, self._history = number, machines, history
+        self._schedule, self._rng, self._think_ns_max = schedule, rng, think_ns_max
+        self._sequence = 0
+        self._count = 0
+        self._revisions: dict[str, int] = {}
+        self._waiting: tuple[Process | None, Answer] | None = None
+        self.is_stopped = False
+        self.stopped_count = 0
+
+    def start(self) -> None:
+        self._schedule.after(self._rng.randint(0, self._think_ns_max), self._next)
+
+    def process_died(self, process: Process) -> None:
+        """The connection broke: whatever was under way there ended unknown."""
+        if self._waiting is not None and self._waiting[0] is process:
+            answer = self._waiting[1]
+            self._schedule.after(self._rng.randint(1, 20) * MILLISECOND_NS, lambda: answer(None))
+
+    @property
+    def is_busy(self) -> bool:
+        return self._waiting is not None
+
+    # one operation after the other -----------------------------------------------------------------------
+
+    def _next(self) -> None:
+        if self.is_stopped:
+            return
+        if self._rng.random() < 0.25:
+            self._read()
+        else:
+            self._write()
+
+    def _rest(self) -> None:
+        self._schedule.after(self._rng.randint(0, self._think_ns_max), self._next)
+
+    def _new(self, kind: str) -> Attempted:
+        self._count += 1
+        identity = self.number * 1_000_000 + self._count
+        self._history.counts[kind] += 1
+        return Attempted(identity, kind, self._history.latest_index, self._schedule.now_ns)
+
+    # reads -----------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        key = self._rng.choice(REGISTERS + KEYS)
+        process = self._rng.choice(self._machines).process
+        if process is None:
+            self._rest()
+            return
+        after_index, begun_ns = self._history.latest_index, self._schedule.now_ns
+
+        def submit(deadline_ns: int, answer: Answer) -> None:
+            def done(error: NotApplied | None) -> None:
+                if error is None and self._waiting is not None and self._waiting[1] is answer:
+                    self._observe(process, key, after_index, begun_ns)
+                answer(error)
+
+            process.core.read_barrier(deadline_ns, done)
+
+        self._ask(process, submit, lambda _: self._rest())
+
+    def _observe(self, process: Process, key: str, after_index: int, begun_ns: int) -> None:
+        state = process.core.state
+        record = state.key(key)
+        value, revision = (record.value, record.mod_revision) if record is not None else (None, 0)
+        self._history.was_read(key, value, revision, state.position.index, after_index)
+        self._revisions[key] = revision
+        if key in REGISTERS:
+            identity = int(value.split(b" ")[0]) if value is not None else 0
+            self._history.reads.append(RegisterRead(key, identity, begun_ns, self._schedule.now_ns))
+
+    # writes ----------------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        kind = self._rng.choices(("write", "put", "conditional", "ttl", "delete"), (50, 30, 10, 4, 6))[0]
+        attempted = self._new(kind)
+        is_once = kind == "delete" or self._rng.random() < 0.5
+        operation, key = self._operation(kind, attempted.identity)
+        if is_once:
+            self._sequence += 1
+            operation.producer_id, operation.sequence = f"client-{self.number}", self._sequence
+            by_sequence = self._history.reference.by_sequence
+            by_sequence[operation.producer_id, operation.sequence] = attempted.identity
+        self._attempt(attempted, operation, key, ATTEMPTS_MAX)
+
+    def _operation(self, kind: str, identity: int) -> tuple[command_pb2.Operation, str]:
+        rng = self._rng
+        if kind == "write":
+            return self._readings(identity), ""
+        padding = b"." * rng.randint(0, 60)
+        value = b"%d %s" % (identity, padding)
+        if kind == "put":
+            key = rng.choice(REGISTERS + KEYS)
+            return put_key(key, value), key
+        key = rng.choice(KEYS)
+        if kind == "ttl":
+            return put_key(key, value, ttl_seconds=rng.randint(1, 4)), key
+        condition = self._revisions.get(key, 0) if rng.random() < 0.8 else None
+        if kind == "conditional":
+            return put_key(key, value, if_mod_revision=condition), key
+        return delete_key(key, if_mod_revision=condition), key
+
+    def _readings(self, identity: int) -> command_pb2.Operation:
+        columns = []
+        for series in self._rng.sample(SERIES, self._rng.randint(1, 2)):
+            count = self._rng.choice((1, 1, 1, 3, 8))
+            first = self._schedule.now_ns if self._rng.random() < 0.8 else self._rng.randint(0, 50)
+            times = np.arange(first, first + count, dtype="<i8")
+            values = np.full(count, identity, dtype="<i8")
+            columns.append(encode_columns(*series, times, values, integer=True))
+        return write_readings(columns)
+
+    def _attempt(
+        self, attempted: Attempted, operation: command_pb2.Operation, key: str, attempts: int
+    ) -> None:
+        process = self._rng.choice(self._machines).process
+
+        def answered(answer: Completion | NotApplied | None) -> None:
+            self._judge(attempted, operation, key, attempts - 1, answer)
+
+        if process is None:
+            answered(Overloaded("connection refused"))
+            return
+        self._ask(
+            process, lambda deadline, answer: process.core.submit(operation, deadline, answer), answered
+        )
+
+    def _judge(
+        self,
+        attempted: Attempted,
+        operation: command_pb2.Operation,
+        key: str,
+        attempts: int,
+        answer: Completion | NotApplied | None,
+    ) -> None:
+        if isinstance(answer, Completion) and answer.error is None:
+            self._acknowledged(attempted, key, answer)
+            self._rest()
+            return
+        error = answer.error if isinstance(answer, Completion) else answer
+        is_void = isinstance(error, NotApplied)
+        attempted.is_in_doubt |= not is_void
+        is_over = isinstance(error, ConditionFailed) or self.is_stopped or attempts == 0
+        if not is_over and (is_void or operation.sequence):
+            self._history.counts["retried"] += 1
+            self._schedule.after(
+                self._rng.randint(1, 200) * MILLISECOND_NS,
+                lambda: self._attempt(attempted, operation, key, attempts),
+            )
+            return
+        if attempted.is_in_doubt:
+            self._history.was_lost(attempted)
+            self._note_register(attempted, key, None)
+        else:
+            self._history.was_not_applied(attempted)
+        self._rest()
+
+    def _acknowledged(self, attempted: Attempted, key: str, completion: Completion) -> None:
+        result = completion.result
+        assert isinstance(result, OperationResult)
+        is_duplicate = result.verdict is Verdict.DUPLICATE
+        self._history.was_applied(attempted, result.index, is_duplicate=is_duplicate)
+        if result.mod_revision:
+            self._revisions[key] = result.mod_revision
+        self._note_register(attempted, key, self._schedule.now_ns)
+
+    def _note_register(self, attempted: Attempted, key: str, ended_ns: int | None) -> None:
+        if key in REGISTERS:
+            write = RegisterWrite(key, attempted.identity, attempted.begun_ns, ended_ns)
+            self._history.writes.append(write)
+
+    # one request -----------------------------------------------------------------------------------------
+
+    def _ask(self, process: Process, submit: Callable[[int, Answer], None], then: Answer) -> None:
+        """Send a request; then is called once, with the answer or when the client gave up waiting."""
+        patience_ns = self._rng.choice((1, 3, 8)) * SECOND_NS
+
+        def answer(outcome: Completion | NotApplied | None) -> None:
+            if self._waiting is not None and self._waiting[1] is answer:
+                self._waiting = None
+                self._schedule.after(0, lambda: then(outcome))
+
+        def send() -> None:
+            deadline_ns = process.core.clock.monotonic_ns() + patience_ns
+            try:
+                submit(deadline_ns, answer)
+            except NotApplied as error:
+                answer(error)
+
+        self._waiting = (process, answer)
+        self._schedule.after(patience_ns + SECOND_NS, lambda: answer(None))
+        process.call(send)

@@ -1,0 +1,342 @@
+"""A cluster, its clients, its faults and its checkers, from one seed.
+
+The course of a run: machines start, clients work under faults, everything is mended, the cluster must come to rest
+on one state and take a new write. Invariant: the same seed and options have the same trace, whatever the hash seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+from appliance.consensus import ConsensusOptions
+from appliance.model import ClusterId, Member, MemberId
+from appliance.node.options import NodeOptions
+from appliance.state import Applied, StateOptions
+from raftberry.internal.v1 import peer_pb2
+from tests.simulation import seams
+from tests.simulation.checkers import Checker, PromiseChecker, RaftChecker, StateChecker
+from tests.simulation.checkers.disks import DiskView
+from tests.simulation.checkers.reference import Reference
+from tests.simulation.checkers.registers import check_registers
+from tests.simulation.disk import DiskSpeed, draw_speed
+from tests.simulation.failure import CheckFailed, require
+from tests.simulation.faults import Faults
+from tests.simulation.history import History
+from tests.simulation.network import Network
+from tests.simulation.node import ClusterOptions, Machine, Process, active
+from tests.simulation.schedule import MILLISECOND_NS, SECOND_NS, MachineClock, Schedule
+from tests.simulation.workload import Client
+
+HEAL_NS_MAX = 30 * SECOND_NS
+REST_NS_MAX = 15 * SECOND_NS
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is fixed before a seed draws the rest. size None: drawn. kinds None: drawn."""
+
+    seed: int
+    size: int | None = None
+    fault_ns: int = 20 * SECOND_NS
+    kinds: frozenset[str] | None = None
+    is_tiny: bool | None = None
+
+
+@dataclass(slots=True)
+class Report:
+    seed: int
+    size: int
+    simulated_s: float = 0.0
+    counts: Counter[str] = field(default_factory=Counter)
+    trace_digest: str = ""
+    failure: str | None = None
+
+
+class World:
+    def __init__(self, plan: Plan, trace: Callable[[str], None] | None = None) -> None:
+        self.plan = plan
+        self._trace, self._digest = trace, hashlib.sha256()
+        rng = self._rng("world")
+        self.schedule = Schedule()
+        self.network = Network(self.schedule, self._rng("network"))
+        size = plan.size or rng.choices((1, 3, 5), (1, 6, 3))[0]
+        cluster = _cluster(rng, size, is_tiny=rng.random() < 0.8 if plan.is_tiny is None else plan.is_tiny)
+        self.machines = [self._machine(member, cluster, rng) for member in cluster.members]
+        self._by_id = {machine.member_id: machine for machine in self.machines}
+        self.reference = Reference()
+        self.views = {machine.member_id: _view(machine) for machine in self.machines}
+        self.raft = RaftChecker(self._by_id, self.views)
+        self.promises = PromiseChecker(self.views, self.raft)
+        self.state = StateChecker(self.reference)
+        self.checkers: Sequence[Checker] = (self.raft, self.promises, self.state)
+        self.history = History(self.reference)
+        self.faults = Faults(
+            self.machines,
+            self.network,
+            self.schedule,
+            self._rng("faults"),
+            self.restart,
+            only=plan.kinds,
+        )
+        think_ns_max = rng.choice((5, 20, 60)) * MILLISECOND_NS
+        self.clients = [
+            Client(
+                number,
+                self.machines,
+                self.history,
+                self.schedule,
+                self._rng(f"client-{number}"),
+                think_ns_max=think_ns_max,
+            )
+            for number in range(1, rng.randint(4, 10))
+        ]
+        self.on_job: Callable[[Process, str, str], None] = lambda *_: None
+        self.counts: Counter[str] = Counter()
+
+    # the course ------------------------------------------------------------------------------------------
+
+    def run(self) -> Report:
+        """Raises CheckFailed."""
+        with self.opened():
+            self.start()
+            self.faults.start()
+            self.run_for(self.plan.fault_ns)
+            self.heal()
+            self.check_end()
+        return self.report()
+
+    def opened(self) -> AbstractContextManager[None]:
+        """Within it PySyncObj reads simulated clocks: for scripts that drive a world by themselves."""
+        return seams.applied(active.seconds, self._rng("pysyncobj"))
+
+    def start(self) -> None:
+        for machine in self.machines:
+            self.restart(machine)
+        for client in self.clients:
+            client.start()
+
+    def run_for(self, duration_ns: int) -> None:
+        self.schedule.run_until(self.schedule.now_ns + duration_ns)
+
+    def heal(self) -> None:
+        """Mend all, let the clients finish, wait until everybody stands at the same index."""
+        self.faults.end()
+        for client in self.clients:
+            client.is_stopped = True
+        self._rest(HEAL_NS_MAX)
+        self._probe()
+        self._rest(REST_NS_MAX)
+
+    def _rest(self, bound_ns: int) -> None:
+        """Until nobody waits and all stand at one index; keys may still expire, and be applied a moment later."""
+        deadline = self.schedule.now_ns + bound_ns
+        self.run_for(SECOND_NS)
+        while self.schedule.now_ns < deadline and not self._is_at_rest():
+            self.run_for(SECOND_NS // 5)
+
+    def check_end(self) -> None:
+        positions = {
+            machine.name: self._position(machine) for machine in self.machines if self._takes_part(machine)
+        }
+        require(
+            set(positions.values()) == {self.raft.commit_index},
+            "convergence",
+            f"applied {positions}, committed {self.raft.commit_index}",
+        )
+        for machine in self.machines:
+            if self._takes_part(machine) and machine.process is not None:
+                self.state.compare_hash(machine.process)
+                self.state.compare_content(machine.process)
+        self.history.check_nothing_lost()
+        self.counts["register_reads"] += check_registers(self.history.writes, self.history.reads)
+        amnesiac = self.faults.amnesiac
+        if self.faults.counts["amnesia_struck"] and amnesiac is not None:
+            require(
+                amnesiac.is_shut_out,
+                "amnesia",
+                f"{amnesiac.name} came back with an older disk and takes part",
+            )
+
+    def report(self) -> Report:
+        counts = self.counts.copy()
+        counts.update({f"fault_{kind}": count for kind, count in self.faults.counts.items()})
+        counts.update({f"client_{kind}": count for kind, count in self.history.counts.items()})
+        counts.update({f"network_{kind}": count for kind, count in self.network.counts.items()})
+        counts["committed_entries"] = self.raft.commit_index - 1
+        counts["terms"] = len(self.raft.leaders)
+        counts["promises_checked"] = self.promises.checked_count
+        counts["hashes_compared"] = self.state.hash_count
+        for machine in self.machines:
+            if machine.process is not None:
+                self._count_process(machine.process, counts)
+        simulated_s = self.schedule.now_ns / SECOND_NS
+        return Report(self.plan.seed, len(self.machines), simulated_s, counts, self._digest.hexdigest())
+
+    # what processes tell (Watcher) -----------------------------------------------------------------------
+
+    def started(self, process: Process) -> None:
+        self.counts["starts"] += 1
+        self.network.join(process, [m.member_id for m in self.machines if m is not process.machine])
+        for checker in self.checkers:
+            checker.started(process)
+
+    def stepped(self, process: Process) -> None:
+        if process.core.quarantine_reason:
+            return
+        for checker in self.checkers:
+            checker.stepped(process)
+
+    def sending(self, process: Process, member: MemberId, frame: peer_pb2.Frame, *, is_bulk: bool) -> bool:
+        for checker in self.checkers:
+            checker.sending(process, member, frame)
+        data = frame.SerializeToString(deterministic=True)
+        return self.network.send(process.member, member, data, "bulk" if is_bulk else "live")
+
+    def applied(self, process: Process, applied: Applied) -> None:
+        for checker in self.checkers:
+            checker.applied(process, applied)
+
+    def traced(self, machine: Machine, line: str) -> None:
+        kind = line.split(" ", 1)[0]
+        self.counts[f"event_{kind}"] += 1
+        if kind == "quarantined" and not (
+            self.faults.counts["amnesia_struck"] and machine is self.faults.amnesiac
+        ):
+            raise CheckFailed("amnesia", f"{machine.name} lost nothing and is shut out: {line}")
+        machine.is_shut_out |= kind == "quarantined"
+        text = f"{self.schedule.now_ns:>14} {machine.name} {line}"
+        self._digest.update(text.encode())
+        if self._trace is not None:
+            self._trace(text)
+
+    def passing_job(self, process: Process, name: str, phase: str) -> None:
+        self.counts[f"job_{name}_{phase}"] += 1
+        self.on_job(process, name, phase)
+
+    def died(self, process: Process) -> None:
+        self.traced(process.machine, "died")
+        self._count_process(process, self.counts)
+        self.network.leave(process)
+        for client in self.clients:
+            client.process_died(process)
+        if process.machine.disk.fail_next_commit:
+            process.machine.disk.fail_next_commit = False
+
+    def crashed_by_itself(self, process: Process, error: Exception) -> None:
+        if isinstance(error, CheckFailed):
+            raise error
+        raise CheckFailed("no_bug", f"{process.machine.name}: {type(error).__name__}: {error}") from error
+
+    # helpers ---------------------------------------------------------------------------------------------
+
+    def restart(self, machine: Machine) -> None:
+        """Does nothing if it runs, or must not."""
+        if machine.process is not None or machine.is_shut_out:
+            return
+        self.traced(machine, "starts")
+        try:
+            machine.start(self)
+        except CheckFailed:
+            raise
+        except Exception as error:
+            raise CheckFailed("no_bug", f"{machine.name} does not start: {error}") from error
+
+    def leader(self) -> Machine | None:
+        leaders = [m for m in self.machines if m.process is not None and m.process.core.engine.is_leader]
+        return max(leaders, key=lambda m: m.process.core.engine.term if m.process else 0, default=None)
+
+    def _is_at_rest(self) -> bool:
+        taking_part = [machine for machine in self.machines if self._takes_part(machine)]
+        positions = {self._position(machine) for machine in taking_part}
+        return (
+            positions == {self.raft.commit_index}
+            and not any(client.is_busy for client in self.clients)
+            and self.leader() is not None
+        )
+
+    def _probe(self) -> None:
+        """The cluster takes a new write within a few seconds."""
+        probe = Client(
+            999, self._voters(), self.history, self.schedule, self._rng("probe"), think_ns_max=SECOND_NS // 20
+        )
+        acknowledged = self.history.counts["acknowledged"]
+        self.clients.append(probe)
+        probe.start()
+        self.run_for(5 * SECOND_NS)
+        probe.is_stopped = True
+        require(
+            self.history.counts["acknowledged"] > acknowledged,
+            "liveness",
+            "everything was mended, and no write is taken; " + self.describe(),
+        )
+
+    def describe(self) -> str:
+        """Who stands where, for a message."""
+        parts = []
+        for machine in self.machines:
+            if machine.process is None:
+                parts.append(f"{machine.name}: down")
+                continue
+            core = machine.process.core
+            engine = core.engine
+            parts.append(
+                f"{machine.name}: {core.role.value} term {engine.term} leader {core.leader_name() or 'none'} commit "
+                f"{engine.commit_index} applied {engine.applied_index} durable {core.log.durable_index} last "
+                f"{core.log.last_index} anchor {core.log.anchor.index} connected {len(engine.connected)}"
+            )
+        return "; ".join(parts)
+
+    def _voters(self) -> list[Machine]:
+        return [machine for machine in self.machines if self._takes_part(machine)]
+
+    def _takes_part(self, machine: Machine) -> bool:
+        return not machine.is_shut_out
+
+    def _position(self, machine: Machine) -> int:
+        return 0 if machine.process is None else machine.process.core.engine.applied_index
+
+    def _count_process(self, process: Process, counts: Counter[str]) -> None:
+        core = process.core
+        counts.update({f"dropped_{reason}": count for reason, count in core.engine.dropped_count.items()})
+        counts["snapshots_sent"] += core.sender.completed_count
+        counts["snapshots_failed"] += core.receiver.failed_count
+        counts["cycles"] += process.cycle_count
+
+    def _machine(self, member: Member, cluster: ClusterOptions, rng: random.Random) -> Machine:
+        clock = MachineClock(
+            self.schedule,
+            boot_offset_ns=rng.randint(0, 1_000) * SECOND_NS,
+            wall_offset_ns=rng.randint(-500, 500) * MILLISECOND_NS,
+        )
+        speed: DiskSpeed = draw_speed(rng)
+        machine_rng = self._rng(member.name)
+        return Machine(member, cluster, self.schedule, machine_rng, speed=speed, clock=clock)
+
+    def _rng(self, purpose: str) -> random.Random:
+        """Seeded by text, which Python hashes by SHA-512: independent of PYTHONHASHSEED."""
+        return random.Random(f"{self.plan.seed}/{purpose}")
+
+
+def _view(machine: Machine) -> DiskView:
+    return DiskView(lambda: machine.disk)
+
+
+def _cluster(rng: random.Random, size: int, *, is_tiny: bool) -> ClusterOptions:
+    members = tuple(
+        Member(MemberId(rng.getrandbits(63) + 1), f"node-{number}", number, f"10.0.0.{number}:7441")
+        for number in range(1, size + 1)
+    )
+    keep = rng.choice((0, 0, 1_000, 8_000)) if is_tiny else 1 << 26
+    node = NodeOptions(
+        journal_bytes_max=rng.choice((1_500, 6_000, 20_000)) if is_tiny else 1 << 28,
+        watch_keep_bytes=keep,
+        checkpoint_bytes_min=rng.choice((300, 1_500, 6_000)) if is_tiny else 1 << 20,
+    )
+    consensus = ConsensusOptions(hot_bytes_max=rng.choice((0, 1_000, 10_000)) if is_tiny else 1 << 24)
+    state = StateOptions(block_readings=rng.choice((10, 50)))
+    return ClusterOptions(ClusterId(rng.getrandbits(63) + 1), members, node, consensus, state)

@@ -1,0 +1,1 @@
+"""Power cuts: a node in a virtual machine whose disk forgets what was not flushed."""

@@ -1,0 +1,191 @@
+"""The nodes of a power-cut test: one in the machine that loses power, the others as processes of this machine.
+
+Invariant: what was acknowledged to the writers is compared with what the machine itself holds, node-local.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+import grpc
+
+from raftberry.v1 import cluster_pb2, cluster_pb2_grpc, maintenance_pb2, maintenance_pb2_grpc
+from tests.process.client import readings_of, write_request
+from tests.process.nodes import CHANNEL_OPTIONS, ROOT
+from tests.process.writers import FIRST_TIME, TimedWriter, UntimedWriter
+
+CUT: Final = "cut"
+CLIENT_PORT: Final = 18_460
+PEER_PORT: Final = 18_461
+OTHERS: Final = {"a": (18_440, 18_441), "b": (18_450, 18_451)}
+
+GUEST_ENVIRONMENT: Final = {
+    "RAFTBERRY_NODE__NAME": CUT,
+    "RAFTBERRY_CLIENT__ADDRESS": "0.0.0.0:7440",
+    "RAFTBERRY_PEER__ADDRESS": "0.0.0.0:7441",
+    "RAFTBERRY_SECURITY__INSECURE": "true",
+    # Every checkpoint is followed by a trim.
+    "RAFTBERRY_WATCH__KEEP_BYTES": "1KiB",
+    "RAFTBERRY_STORAGE__CHECKPOINT_BYTES": "1MiB",
+    # Emulated, the machine is twenty times slower than the others.
+    "RAFTBERRY_CLUSTER__ELECTION_TIMEOUT_MIN": "1s",
+    "RAFTBERRY_CLUSTER__ELECTION_TIMEOUT_MAX": "2s",
+}
+
+
+class Node:
+    """The client side of one node."""
+
+    def __init__(self, client_port: int) -> None:
+        self.endpoint = f"127.0.0.1:{client_port}"
+        self.channel = grpc.insecure_channel(self.endpoint, options=CHANNEL_OPTIONS)
+        self.cluster = cluster_pb2_grpc.ClusterServiceStub(self.channel)
+        self.maintenance = maintenance_pb2_grpc.MaintenanceServiceStub(self.channel)
+
+    def close(self) -> None:
+        self.channel.close()
+
+    def status(self, timeout_s: float = 2.0) -> cluster_pb2.GetStatusResponse | None:
+        """None: no answer."""
+        try:
+            answer: cluster_pb2.GetStatusResponse = self.cluster.GetStatus(
+                cluster_pb2.GetStatusRequest(), timeout=timeout_s
+            )
+        except grpc.RpcError:
+            return None
+        return answer
+
+    def checkpoint(self) -> grpc.Future:
+        return self.maintenance.Checkpoint.future(maintenance_pb2.CheckpointRequest(), timeout=30)
+
+    def transfer(self, target: str) -> grpc.Future:
+        return self.cluster.TransferLeadership.future(
+            cluster_pb2.TransferLeadershipRequest(target=target), timeout=10
+        )
+
+    def serving(self, timeout_s: float) -> cluster_pb2.GetStatusResponse:
+        """Its status as soon as it has a leader; AssertionError when it is quarantined or late."""
+        end = time.monotonic() + timeout_s
+        found = None
+        while time.monotonic() < end:
+            found = self.status()
+            if found is not None:
+                assert found.role != cluster_pb2.ROLE_QUARANTINED, f"quarantined: {list(found.alarms)}"
+                if found.has_quorum:
+                    return found
+            time.sleep(0.1)
+        raise AssertionError(f"{self.endpoint} did not come back within {timeout_s} s: {found}")
+
+
+class Others:
+    """Two founders on loopback, beside the machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.nodes = {name: Node(client) for name, (client, _) in OTHERS.items()}
+
+    def start(self) -> None:
+        members = ",".join(
+            [
+                *(f"{name}=127.0.0.1:{peer}" for name, (_, peer) in OTHERS.items()),
+                f"{CUT}=127.0.0.1:{PEER_PORT}",
+            ]
+        )
+        for name, (client, peer) in OTHERS.items():
+            environment = {
+                key: value
+                for key, value in GUEST_ENVIRONMENT.items()
+                if "ADDRESS" not in key and "NAME" not in key
+            }
+            log = (self._folder / f"{name}.log").open("ab")
+            self._processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "appliance", "serve", "--name", name, "--data", str(self._folder / name),
+                     "--client-address", f"127.0.0.1:{client}", "--peer-address", f"127.0.0.1:{peer}",
+                     "--initial-members", members],
+                    stdout=log, stderr=log, cwd=ROOT,
+                    env={**os.environ, **environment, "PYTHONPATH": f"{ROOT}:{ROOT / 'generated'}"},
+                )
+            )  # fmt: skip
+
+    def leader(self) -> Node | None:
+        """Of the two; None while the machine leads or nobody does."""
+        for node in self.nodes.values():
+            found = node.status()
+            if found is not None and found.role == cluster_pb2.ROLE_LEADER:
+                return node
+        return None
+
+    def stop(self) -> None:
+        for process in self._processes:
+            process.send_signal(signal.SIGTERM)
+        for process in self._processes:
+            process.wait(30)
+        for node in self.nodes.values():
+            node.close()
+
+
+def guest_members() -> str:
+    """The founders as the machine reaches them: its user network calls this host 10.0.2.2."""
+    others = ",".join(f"{name}=10.0.2.2:{peer}" for name, (_, peer) in OTHERS.items())
+    return f"{others},{CUT}=127.0.0.1:7441"
+
+
+class Writers:
+    """Two series that are written all the time; each write is repeated until it is acknowledged."""
+
+    def __init__(self, endpoints: list[str], life: int) -> None:
+        self._timed = TimedWriter(f"timed-{life}", endpoints, first=0)
+        self._untimed = UntimedWriter(f"untimed-{life}", endpoints, first=len(endpoints) - 1)
+        self.all = (self._timed, self._untimed)
+        for writer in self.all:
+            writer.start()
+
+    def counts(self) -> tuple[int, int]:
+        return self._timed.acknowledged, self._untimed.acknowledged
+
+    def stop(self) -> None:
+        for writer in self.all:
+            writer.stop()
+
+    def abandon(self) -> None:
+        """The node they wrote to is gone for good."""
+        for writer in self.all:
+            writer._stopping.set()
+            writer._end = 0.0
+
+    def missing(self, node: Node, counts: tuple[int, int]) -> list[str]:
+        """What was acknowledged up to counts and is not there, or is there twice. Empty: all is well."""
+        timed = dict(readings_of(node.channel, "faults", self._timed.name, is_local=True))
+        untimed = Counter(
+            value for _, value in readings_of(node.channel, "faults", self._untimed.name, is_local=True)
+        )
+        return [
+            *(f"timed {n}" for n in range(1, counts[0] + 1) if timed.get(FIRST_TIME + n) != float(n)),
+            *(f"untimed {n}" for n in range(1, counts[1] + 1) if untimed[float(n)] == 0),
+            *(f"twice {value}" for value, count in untimed.items() if count > 1),
+        ]
+
+
+def write_ballast(node: Node, rng: random.Random, *, number: int, readings: int) -> None:
+    """Readings that do not compress: a snapshot that takes a while."""
+    first = FIRST_TIME + number * 10_000_000
+    for part in range(0, readings, 20_000):
+        count = min(20_000, readings - part)
+        times = [first + part + n for n in range(count)]
+        request = write_request("faults", "ballast", times, [rng.random() for _ in range(count)])
+        stub = node.channel.unary_unary(
+            "/raftberry.v1.ReadingService/Write",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=lambda data: data,
+        )
+        stub(request, timeout=30)
