@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -141,12 +142,12 @@ class Supervisor:
 
     async def _stop_process(self, name: str, process: asyncio.subprocess.Process) -> None:
         await self._stopping.wait()
-        process.terminate()
+        _signal(process, signal.SIGTERM)
         # A node that was stopped by SIGSTOP would never see the SIGTERM.
-        process.send_signal(signal.SIGCONT)
+        _signal(process, signal.SIGCONT)
         await asyncio.sleep(STOP_TIMEOUT_S)
         self._say(name, f"did not stop within {STOP_TIMEOUT_S:g} s: killing it")
-        process.kill()
+        _signal(process, signal.SIGKILL)
 
     async def _pump(self, name: str, stream: asyncio.StreamReader) -> None:
         while True:
@@ -169,6 +170,13 @@ class Supervisor:
 
     def _say(self, name: str, text: str) -> None:
         self._show(f"{name:<{self._width}} | {text}")
+
+
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    """Not by the process's own methods: they poll it first, and who reaps it so takes its status from wait()."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, number)
 
 
 def _die_with(parent: int) -> Callable[[], None]:

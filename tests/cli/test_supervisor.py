@@ -77,6 +77,20 @@ async def test_a_node_that_is_killed_is_reported_and_restarted(monkeypatch: pyte
         os.kill(second, 0)
 
 
+async def test_only_the_loop_reaps_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Popen.poll() reaps as well: when it comes first, the loop's own wait finds no child and reports status 255.
+    screen = Screen()
+    nodes = Supervisor({"node-1": SLEEPER}, show=screen.show)
+    running = asyncio.create_task(nodes.run())
+    await screen.line_with("| up")
+    polled: list[int] = []
+    monkeypatch.setattr(subprocess.Popen, "poll", lambda process: polled.append(process.pid))
+    nodes.stop()
+    await asyncio.wait_for(running, 20)
+    assert polled == []
+    assert "stopped (was killed by SIGTERM)" in screen.lines[-1]
+
+
 async def test_a_node_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "STOP_TIMEOUT_S", 0.05)
     stubborn = (
