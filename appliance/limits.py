@@ -88,6 +88,15 @@ BLOCK_READINGS_MAX: Final = 8_192
 ENCODE_READINGS_MIN: Final = 64
 """Batches of a series from here on are encoded where they enter."""
 
+MEMBERS_MAX: Final = 16
+"""Voters and learners: each is sent every entry, and its address travels in every hello."""
+
+VOTERS_MAX: Final = 9
+"""Four of them may fail; more only make every write wait for more cards."""
+
+REMOVED_MEMBERS_MAX: Final = 256
+"""Ids that are remembered as removed; an older one that comes back is a stranger, and refused as one."""
+
 EVENTS_KEPT: Final = 4_096
 """Consensus events a node remembers for WatchEvents."""
 

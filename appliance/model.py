@@ -24,6 +24,9 @@ REGULAR = b"\0"
 NO_OP = b"\1"
 """A leader's first entry in its term, and the placeholder at a log's anchor."""
 
+CONFIGURATION = b"\2"
+"""First byte of an entry that is a Configuration and nothing else; the rest is the encoded message."""
+
 
 def hex_id(number: int) -> str:
     """Text form of a MemberId, ClusterId or boot nonce: 16 hex digits."""
@@ -62,13 +65,45 @@ class PeerMemory:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A node as the replicated state knows it. number is what the api.v1 calls use."""
+    """A node as the replicated state knows it. number is what the api.v1 calls use.
+
+    is_promotable: a learner that the leader makes a voter by itself, once it has caught up.
+    """
 
     member_id: MemberId
     name: str
     number: int
     peer_address: str
     is_voter: bool = True
+    is_promotable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Who is in the cluster (Ongaro's thesis, chapter 4): the founders, or what one entry of the log says.
+
+    members: by member id. removed: ids that were members once and never come back, oldest first, bounded.
+    last_number: the highest number ever given. index: of its entry; 0: of no entry. Version 0: nothing is known.
+    """
+
+    version: int = 0
+    members: tuple[Member, ...] = ()
+    removed: tuple[MemberId, ...] = ()
+    last_number: int = 0
+    index: int = 0
+
+    def member(self, member_id: MemberId) -> Member | None:
+        return next((member for member in self.members if member.member_id == member_id), None)
+
+    @property
+    def voters(self) -> tuple[MemberId, ...]:
+        """Whose votes and acknowledgements make a majority; ascending."""
+        return tuple(member.member_id for member in self.members if member.is_voter)
+
+    @property
+    def learners(self) -> tuple[MemberId, ...]:
+        """Who is sent the log, and counts for nothing; ascending."""
+        return tuple(member.member_id for member in self.members if not member.is_voter)
 
 
 class Role(Enum):
@@ -80,6 +115,7 @@ class Role(Enum):
     LEADER = "leader"
     LEARNER = "learner"
     QUARANTINED = "quarantined"
+    REMOVED = "removed"
 
 
 class Verdict(Enum):

@@ -13,9 +13,10 @@ import numpy as np
 
 from appliance import limits
 from appliance.errors import CorruptData
-from appliance.model import Member, Position
+from appliance.model import Configuration, Position
 from appliance.state.blocks import build_blocks
 from appliance.state.columns import CODEC_RAW, pack, value_dtype
+from appliance.state.configuration import CONFIGURATION_KEY, decode_record, encode_record
 from appliance.state.layouts import (
     STATE_KEY,
     HeadFigures,
@@ -60,7 +61,7 @@ class CheckpointWork:
         position: Position,
         series: list[_SeriesCapture],
         keys: dict[str, KeyRecord | None],
-        members: tuple[Member, ...],
+        configuration: Configuration | None,
         outcomes: list[EntryOutcome],
         puts: list[Record],
         deletes: list[tuple[str, bytes]],
@@ -70,7 +71,7 @@ class CheckpointWork:
         self._meta = meta
         self._series = series
         self._keys = keys
-        self._members = members
+        self._configuration = configuration
         self._outcomes = outcomes
         self._puts = puts
         self._deletes = deletes
@@ -81,9 +82,12 @@ class CheckpointWork:
         """Merges, encodes and packs: some 0.2 ms a sealed block. Once."""
         puts = [*self._puts, ("meta", STATE_KEY, encode_meta(self._meta))]
         deletes = list(self._deletes)
-        puts.extend(
-            ("members", encode_id(member.member_id), encode_member(member)) for member in self._members
-        )
+        if self._configuration is not None:
+            puts.append(("meta", CONFIGURATION_KEY, encode_record(self._configuration)))
+            puts.extend(
+                ("members", encode_id(member.member_id), encode_member(member))
+                for member in self._configuration.members
+            )
         for key, record in sorted(self._keys.items()):
             if record is None:
                 deletes.append(("keys", key.encode()))
@@ -152,15 +156,16 @@ def capture(tables: Tables) -> CheckpointWork:
             for dirty in sorted(series.dirty, key=lambda dirty: dirty.series_id)
         ],
         keys={key: keys.records.get(key) for key in keys.dirty},
-        members=tables.members if tables.members_changed else (),
+        configuration=tables.configuration if tables.configuration_changed else None,
         outcomes=list(outcomes.fresh.values()),
         puts=puts,
         deletes=deletes,
-        delete_prefixes=[("blocks", encode_id(series_id)) for series_id in series.dropped],
+        delete_prefixes=[("blocks", encode_id(series_id)) for series_id in series.dropped]
+        + ([("members", b"")] if tables.configuration_changed else []),
     )
     series.dirty, series.renamed, series.dropped = set(), set(), []
     keys.dirty, producers.dirty, outcomes.forgotten = set(), set(), []
-    tables.members_changed = False
+    tables.configuration_changed = False
     return work
 
 
@@ -194,7 +199,8 @@ def restore_tables(tables: Tables, reader: StoreReader) -> None:
     tables.keys.revision = meta.revision
     tables.series.next_id = meta.next_series_id
     tables.producers.uses = meta.producer_uses
-    tables.members = tuple(decode_member(key, value) for key, value in reader.scan("members"))
+    members = tuple(decode_member(key, value) for key, value in reader.scan("members"))
+    tables.configuration = decode_record(reader.get("meta", CONFIGURATION_KEY), members)
     for key, value in reader.scan("keys"):
         tables.keys.load(decode_key(key, value))
     tables.producers.load([decode_producer(key, value) for key, value in reader.scan("producers")])

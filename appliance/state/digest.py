@@ -12,7 +12,8 @@ from hashlib import sha256
 
 import numpy as np
 
-from appliance.model import Member, Position
+from appliance.model import Configuration, Position
+from appliance.state.configuration import encode_record
 from appliance.state.layouts import encode_key, encode_member, encode_producer, encode_series
 from appliance.state.results import KeyRecord
 from appliance.state.sweep import TIME_MAX, TIME_MIN, SeriesView, read_ascending, view_series
@@ -26,7 +27,7 @@ class PreparedHash:
 
     position: Position
     counters: tuple[int, ...]
-    members: tuple[Member, ...]
+    configuration: Configuration
     keys: list[KeyRecord]
     producers: list[tuple[str, bytes]]
     series: list[tuple[SeriesView, bytes]]
@@ -36,7 +37,8 @@ class PreparedHash:
         """32 bytes. Closes the reader; once."""
         digest = sha256(repr(self.counters).encode())
         try:
-            for member in self.members:
+            digest.update(_framed(encode_record(self.configuration)))
+            for member in self.configuration.members:
                 digest.update(_framed(b"%d" % member.member_id, encode_member(member)))
             for record in self.keys:
                 digest.update(_framed(record.key.encode(), encode_key(record)))
@@ -57,12 +59,12 @@ def prepare_hash(tables: Tables, reader: StoreReader) -> PreparedHash:
             tables.elapsed_ns,
             tables.series.next_id,
             tables.producers.uses,
-            len(tables.members),
+            len(tables.configuration.members),
             len(tables.keys.records),
             len(tables.producers.records),
             len(tables.series.by_name),
         ),
-        members=tables.members,
+        configuration=tables.configuration,
         keys=tables.keys.list_prefix("", limit=0),
         producers=[
             (producer_id, encode_producer(producer))

@@ -4,7 +4,7 @@ Big-endian, without padding; the first byte of each value is its format, 1.
 
     table      key                            value after the format
     meta       'state'                        >QQQQ revision, elapsed ns, next series id, producer uses
-    members    >Q member id                   >QB number, is voter; text name, text address
+    members    >Q member id                   >QB number, 1 voter or 2 promotable or 0; text name, address
     producers  producer id                    >QQHB highest, used, details, has results; 129 bytes of bits;
                                               details indexes >Q, then fingerprints >I, then results >Q
     keys       key                            >QQQQQ create, mod, version, ttl s, deadline ns (2^64-1: none);
@@ -139,7 +139,7 @@ def decode_meta(record: bytes) -> Meta:
 def encode_member(member: Member) -> bytes:
     return (
         _FORMAT
-        + _MEMBER.pack(member.number, member.is_voter)
+        + _MEMBER.pack(member.number, member.is_voter | member.is_promotable << 1)
         + _text(member.name)
         + _text(member.peer_address)
     )
@@ -147,13 +147,14 @@ def encode_member(member: Member) -> bytes:
 
 def decode_member(key: bytes, record: bytes) -> Member:
     def read(cursor: _Cursor) -> Member:
-        number, is_voter = cursor.unpack(_MEMBER)
+        number, kind = cursor.unpack(_MEMBER)
         return Member(
             member_id=MemberId(decode_id("members", key)),
             name=cursor.text(),
             number=number,
             peer_address=cursor.text(),
-            is_voter=bool(is_voter),
+            is_voter=bool(kind & 1),
+            is_promotable=bool(kind & 2),
         )
 
     return _decode("members", key, record, read)

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from appliance.errors import ConditionFailed, InvalidArgument, NotApplied
-from appliance.model import Member, Position, Verdict
+from appliance.model import Configuration, Member, Position, Verdict
 from appliance.state.checkpoint import CheckpointWork, capture, capture_cost, read_outcome, restore_tables
+from appliance.state.configuration import founding_configuration, to_member
 from appliance.state.digest import PreparedHash, prepare_hash
 from appliance.state.keys import ELAPSED_MAX
-from appliance.state.operations import decode_command, to_member
+from appliance.state.operations import decode_command
 from appliance.state.producers import FirstTime, check_sequence
 from appliance.state.query import PreparedQuery, prepare_query
 from appliance.state.results import (
@@ -100,11 +101,9 @@ class StateMachine:
         An entry at or below position is passed over: the checkpoint holds it.
         """
         tables = self._tables
-        position = tables.position
-        if index <= position.index:
+        if index <= tables.position.index:
             return Applied(index, term)
-        assert index == position.index + 1, f"entry {index} after {position.index}"
-        assert term >= position.term, f"term {term} after {position.term}"
+        self._check_next(index, term)
         if not command:
             tables.position = Position(index, term)
             return Applied(index, term, outcome=EntryOutcome(index))
@@ -123,6 +122,20 @@ class StateMachine:
         self._key_changes.clear()
         tables.outcomes.add(outcome)
         return Applied(index, term, tuple(results), outcome, message)
+
+    def apply_configuration(self, index: int, term: int, configuration: Configuration) -> Applied:
+        """An entry that is a configuration: from here on it is the state's."""
+        tables = self._tables
+        if index > tables.position.index:
+            self._check_next(index, term)
+            tables.position = Position(index, term)
+            tables.configuration, tables.configuration_changed = configuration, True
+        return Applied(index, term, outcome=EntryOutcome(index))
+
+    def _check_next(self, index: int, term: int) -> None:
+        position = self._tables.position
+        assert index == position.index + 1, f"entry {index} after {position.index}"
+        assert term >= position.term, f"term {term} after {position.term}"
 
     # Reads
 
@@ -164,7 +177,12 @@ class StateMachine:
 
     def members(self) -> tuple[Member, ...]:
         """By member id; empty until FoundCluster was applied."""
-        return self._tables.members
+        return self._tables.configuration.members
+
+    @property
+    def configuration(self) -> Configuration:
+        """The committed one: as of position."""
+        return self._tables.configuration
 
     def prepare_query(self, spec: QuerySpec, reader: StoreReader) -> PreparedQuery:
         """The query on the state as it stands; iterate it on any thread. It closes reader."""
@@ -323,13 +341,13 @@ class StateMachine:
 
     def _found(self, operation: command_pb2.Operation) -> OperationResult:
         tables = self._tables
-        if tables.members:
+        if tables.configuration.version:
             raise ConditionFailed(
-                f"the cluster was founded already with {len(tables.members)} members: nothing was changed"
+                f"the cluster was founded already with {len(tables.configuration.members)} members: nothing was changed"
             )
         if not operation.found.members:
             raise InvalidArgument("members", "a cluster has at least one member")
-        members = [to_member(member) for member in operation.found.members]
-        tables.members = tuple(sorted(members, key=lambda member: member.member_id))
-        tables.members_changed = True
+        members = map(to_member, operation.found.members)
+        tables.configuration = founding_configuration(members, index=self.position.index)
+        tables.configuration_changed = True
         return OperationResult(Verdict.APPLIED, self.position.index)

@@ -12,8 +12,9 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from appliance.errors import Fatal
-from appliance.model import Member, MemberId
+from appliance.model import Member
 from appliance.state.columns import decode_columns, encode_columns
+from appliance.state.configuration import from_member
 from raftberry.internal.v1 import command_pb2
 
 COMMAND_FORMAT: Final = 1
@@ -30,7 +31,6 @@ __all__ = [
     "found_cluster",
     "put_key",
     "set_series",
-    "to_member",
     "write_readings",
 ]
 
@@ -138,27 +138,4 @@ def delete_series(
 
 
 def found_cluster(members: Iterable[Member]) -> command_pb2.Operation:
-    return command_pb2.Operation(
-        found=command_pb2.FoundCluster(
-            members=[
-                command_pb2.Member(
-                    member_id=member.member_id,
-                    name=member.name,
-                    number=member.number,
-                    peer_address=member.peer_address,
-                    voter=member.is_voter,
-                )
-                for member in members
-            ]
-        )
-    )
-
-
-def to_member(message: command_pb2.Member) -> Member:
-    return Member(
-        member_id=MemberId(message.member_id),
-        name=message.name,
-        number=message.number,
-        peer_address=message.peer_address,
-        is_voter=message.voter,
-    )
+    return command_pb2.Operation(found=command_pb2.FoundCluster(members=map(from_member, members)))

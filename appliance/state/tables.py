@@ -5,7 +5,7 @@ Loop thread only.
 
 from __future__ import annotations
 
-from appliance.model import Member, Position
+from appliance.model import Configuration, Position
 from appliance.state.effects import OutcomeTable
 from appliance.state.keys import KeyTable
 from appliance.state.producers import ProducerTable
@@ -23,5 +23,5 @@ class Tables:
         self.keys = KeyTable(options)
         self.producers = ProducerTable(options.producers_max)
         self.outcomes = OutcomeTable()
-        self.members: tuple[Member, ...] = ()
-        self.members_changed = False
+        self.configuration = Configuration()
+        self.configuration_changed = False

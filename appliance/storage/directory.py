@@ -6,6 +6,7 @@
     CURRENT    names the store in use
     store.N/   LMDB environment of the store
     QUARANTINED  there once peers or damage have put this node in doubt: why
+    REMOVED    there once this node is no member of its cluster any more: since when, and what to do
     CREATING   there while the first start is not finished; what it left is thrown away
 
 Invariant: a directory is used only if all of it is there and it is this node's. A member id is
@@ -24,7 +25,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from appliance.errors import CorruptData, DataDirectoryRefused
-from appliance.model import ClusterId, Member, MemberId, hex_id
+from appliance.model import ClusterId, Configuration, Member, MemberId, hex_id
 from appliance.storage.files import remove, sync_directory, write_file
 from appliance.storage.identity import Identity, decode_identity, encode_identity
 from appliance.storage.lmdb_journal import JOURNAL_MAP_BYTES, LmdbJournal
@@ -35,6 +36,8 @@ IDENTITY_FILE: Final = "identity"
 JOURNAL_DIRECTORY: Final = "journal"
 CREATING_FILE: Final = "CREATING"
 QUARANTINE_FILE: Final = "QUARANTINED"
+REMOVED_FILE: Final = "REMOVED"
+_OURS: Final = (IDENTITY_FILE, JOURNAL_DIRECTORY, CURRENT_FILE, QUARANTINE_FILE, REMOVED_FILE)
 _REJOIN: Final = "to make it a new node, empty the directory and let it rejoin"
 
 
@@ -142,15 +145,47 @@ class DataDirectory:
         """Durable: peers forget in a crash of all nodes what they noticed, this directory must not."""
         write_file(self._path / QUARANTINE_FILE, f"{reason}\n".encode())
 
+    @property
+    def removed_reason(self) -> str:
+        """Why this directory takes no part any more; empty: it does."""
+        path = self._path / REMOVED_FILE
+        return path.read_text(errors="replace").strip() if path.exists() else ""
+
+    def mark_removed(self, reason: str) -> None:
+        """Durable: the next start must not dial those who removed this node, for ever."""
+        write_file(self._path / REMOVED_FILE, f"{reason}\n".encode())
+
+    def join(self, cluster_id: ClusterId, configuration: Configuration) -> None:
+        """Make this new directory one of a member that the cluster has taken in; the node then starts as a learner.
+
+        configuration: the committed one that names this member id. Idempotent, so that a join can be done again
+        after a power cut; another cluster is refused.
+        """
+        member = configuration.member(self._identity.member_id)
+        assert member is not None, "a cluster that has not taken this member in can't be joined"
+        self._set_cluster(cluster_id, configuration.members, configuration.version)
+
+    def remember_members(self, members: Sequence[Member], version: int) -> None:
+        """Whom to dial at the next start. An older version than what is held is passed over."""
+        if version >= self._identity.members_version:
+            self._write_identity(replace(self._identity, members=tuple(members), members_version=version))
+
     def set_cluster(self, cluster_id: ClusterId, members: Sequence[Member]) -> None:
         """Persist what the founding exchange found. Idempotent; another cluster is refused."""
+        self._set_cluster(cluster_id, members, 1)
+
+    def _set_cluster(self, cluster_id: ClusterId, members: Sequence[Member], version: int) -> None:
         stored = self._identity.cluster_id
         if stored not in (0, cluster_id):
             raise DataDirectoryRefused(
                 f"{self._path} belongs to cluster {hex_id(stored)}, the peers to {hex_id(cluster_id)}; "
                 f"check --initial-members; {_REJOIN}"
             )
-        identity = replace(self._identity, cluster_id=cluster_id, members=tuple(members))
+        self._write_identity(
+            replace(self._identity, cluster_id=cluster_id, members=tuple(members), members_version=version)
+        )
+
+    def _write_identity(self, identity: Identity) -> None:
         if identity != self._identity:
             write_file(self._path / IDENTITY_FILE, encode_identity(identity))
             self._identity = identity
@@ -175,6 +210,22 @@ class DataDirectory:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def discard(path: str | os.PathLike[str]) -> None:
+    """Give up a node's data: the next `open` finds a new directory and draws a new member id.
+
+    Raises DataDirectoryRefused when a process uses it, or it is not Raftberry's. Durable at once and done again after
+    a power cut: the data itself goes with the next open.
+    """
+    directory = Path(path)
+    _ensure_directory(directory)
+    lock = _take_lock(directory)
+    try:
+        if not _is_new(directory):
+            write_file(directory / CREATING_FILE, b"")
+    finally:
+        os.close(lock)
 
 
 def _ensure_directory(path: Path) -> None:
@@ -238,7 +289,7 @@ def _create(
 ) -> Identity:
     write_file(path / CREATING_FILE, b"")
     for entry in sorted(path.iterdir()):
-        if entry.name in (IDENTITY_FILE, JOURNAL_DIRECTORY, CURRENT_FILE) or entry.name.startswith("store."):
+        if entry.name in _OURS or entry.name.startswith("store."):
             remove(entry)
     LmdbJournal.create(path / JOURNAL_DIRECTORY, map_bytes=options.journal_map_bytes).close()
     LmdbStore.create(path, map_bytes=options.store_map_bytes).close()

@@ -22,7 +22,11 @@ _WHERE: Final = "identity"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """cluster_id is 0 and members is empty until the founding exchange has its result."""
+    """cluster_id is 0 and members is empty until the node has founded a cluster, or joined one.
+
+    members: as last heard of, for dialling at the next start; members_version: of the configuration they are from,
+    1 for the founders. What counts for votes and majorities is in the log and the store.
+    """
 
     member_id: MemberId
     name: str
@@ -30,11 +34,12 @@ class Identity:
     cluster_id: ClusterId
     founders: tuple[str, ...]
     members: tuple[Member, ...]
+    members_version: int = 1
     format: int = DIRECTORY_FORMAT
 
 
 def encode_identity(identity: Identity) -> bytes:
-    document = {
+    document: dict[str, Any] = {
         "format": identity.format,
         "member_id": hex_id(identity.member_id),
         "name": identity.name,
@@ -52,6 +57,8 @@ def encode_identity(identity: Identity) -> bytes:
             for member in identity.members
         ],
     }
+    if identity.members_version != 1:
+        document["members_version"] = identity.members_version
     payload = json.dumps(document, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return encode_record(_KEY, payload.encode()) + b"\n"
 
@@ -77,6 +84,7 @@ def decode_identity(content: bytes) -> Identity:
             cluster_id=ClusterId(int(document["cluster_id"], 16)),
             founders=tuple(document["founders"]),
             members=tuple(_member(fields) for fields in document["members"]),
+            members_version=document.get("members_version", 1),
             format=directory_format,
         )
     except (ValueError, KeyError, TypeError) as error:

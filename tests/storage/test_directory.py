@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import CorruptData, DataDirectoryRefused
-from appliance.model import ClusterId, Member, MemberId, Position
+from appliance.model import ClusterId, Configuration, Member, MemberId, Position
 from appliance.storage.batch import Append
-from appliance.storage.directory import DataDirectory, StorageOptions
+from appliance.storage.directory import DataDirectory, StorageOptions, discard
 from appliance.storage.files import remove, write_file
 from appliance.storage.identity import encode_identity
 from appliance.storage.store import StoreBatch
@@ -234,3 +234,51 @@ def test_a_quarantine_outlives_the_process(data: Path) -> None:
         directory.quarantine("it acknowledged more than it holds")
     with open_directory(data) as directory:
         assert directory.quarantine_reason == "it acknowledged more than it holds"
+
+
+def test_a_removal_outlives_the_process(data: Path) -> None:
+    with open_directory(data) as directory:
+        assert directory.removed_reason == ""
+        directory.mark_removed("removed from the cluster")
+    with open_directory(data) as directory:
+        assert directory.removed_reason == "removed from the cluster"
+
+
+def test_a_new_directory_joins_a_cluster_once(data: Path) -> None:
+    members = (Member(MemberId(2), "pi-2", 1, "b:1"), Member(MemberId(0xABC), "pi-1", 4, "a:1", False))
+    with open_directory(data) as directory:
+        directory.join(ClusterId(77), Configuration(5, members))
+        directory.join(ClusterId(77), Configuration(5, members))
+    with open_directory(data) as directory:
+        identity = directory.identity
+        assert (identity.cluster_id, identity.members, identity.members_version) == (77, members, 5)
+        with pytest.raises(DataDirectoryRefused, match="belongs to cluster 000000000000004d"):
+            directory.join(ClusterId(88), Configuration(9, members))
+
+
+def test_the_newest_members_are_remembered(data: Path) -> None:
+    newer = (Member(MemberId(3), "pi-3", 3, "c:1"),)
+    with open_directory(data) as directory:
+        directory.remember_members(newer, 7)
+        directory.remember_members((), 6)
+    with open_directory(data) as directory:
+        assert (directory.identity.members, directory.identity.members_version) == (newer, 7)
+
+
+def test_a_discarded_directory_is_a_new_node(data: Path) -> None:
+    with open_directory(data) as directory:
+        directory.mark_removed("removed from the cluster")
+        with pytest.raises(DataDirectoryRefused, match="in use by process"):
+            discard(data)
+    discard(data)
+    discard(data)
+    with open_directory(data, draw_member_id=lambda: 0xDEF) as directory:
+        assert directory.identity.member_id == 0xDEF
+        assert directory.removed_reason == ""
+        assert directory.store.checkpoint() == Position(1, 0)
+
+
+def test_only_a_directory_of_ours_is_discarded(tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").touch()
+    with pytest.raises(DataDirectoryRefused, match="not Raftberry's"):
+        discard(tmp_path)

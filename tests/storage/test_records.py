@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -68,6 +69,9 @@ def test_identity_golden_bytes() -> None:
         '"name":"pi-1","number":1,"peer_address":"pi-1.local:7441"}],"name":"pi-1"}\n'
     )
     assert decode_identity(encode_identity(IDENTITY)) == IDENTITY
+    later = replace(IDENTITY, members_version=5)
+    assert b'"members_version":5,"name"' in encode_identity(later)
+    assert decode_identity(encode_identity(later)) == later
 
 
 def test_keys_of_the_store_are_durable() -> None:
