@@ -3,7 +3,7 @@
 1. The data directory is opened and locked, or refused.
 2. The peer port opens; founders find each other, once in the life of a cluster.
 3. Journal and store are recovered; a node that finds damage serves nothing but its status.
-4. The client port opens, systemd hears READY=1, and peers are dialled.
+4. The web and the client port open, systemd hears READY=1, and peers are dialled.
 5. On SIGTERM leadership is handed over, a checkpoint is written, the ports are closed.
 """
 
@@ -50,6 +50,7 @@ from appliance.state import StateOptions
 from appliance.storage.directory import DataDirectory
 from appliance.storage.lmdb_store import LmdbStore
 from appliance.storage.store import Store
+from appliance.webport import NodeFacts, make_observing, open_web
 
 log = logging.getLogger(__name__)
 
@@ -184,10 +185,11 @@ async def _stand_by(serving: Serving, role: Role, reason: str) -> None:
     )
     client = ClientServer(node, serving.config.client.address)
     try:
-        await client.start()
-        serving.notifier.ready(reason)
-        with beating(serving.notifier, lambda: reason):
-            await serving.stopped.wait()
+        async with open_web(serving.config, node, NodeFacts(serving.config, client.tally)):
+            await client.start()
+            serving.notifier.ready(reason)
+            with beating(serving.notifier, lambda: reason):
+                await serving.stopped.wait()
     finally:
         await client.stop(grace=0)
 
@@ -199,6 +201,7 @@ class _Parts:
     core: NodeCore
     node: Node
     links: PeerLinks
+    upcalls: CoreLinks
 
 
 def _assemble(serving: Serving, failpoints: Failpoints | None) -> _Parts:
@@ -234,7 +237,8 @@ def _assemble(serving: Serving, failpoints: Failpoints | None) -> _Parts:
         for member in members
         if member.member_id != identity.member_id
     ]
-    parts = _Parts(core, node, PeerLinks(serving.peer_server, peers, CoreLinks(core, node), rng=serving.rng))
+    upcalls = CoreLinks(core, node)
+    parts = _Parts(core, node, PeerLinks(serving.peer_server, peers, upcalls, rng=serving.rng), upcalls)
     core.events.listeners.append(_event_logger(core))
 
     def replaced(store: Store) -> None:
@@ -247,14 +251,26 @@ def _assemble(serving: Serving, failpoints: Failpoints | None) -> _Parts:
 
 async def _serve_node(serving: Serving, parts: _Parts) -> None:
     client = ClientServer(parts.node, serving.config.client.address)
-    await client.start()
+    facts = NodeFacts(serving.config, client.tally)
+    observing = make_observing(parts.core, parts.node, parts.links, facts)
+    parts.upcalls.on_observing = observing.on_frame
+    async with open_web(serving.config, parts.node, facts, observing):
+        await client.start()
+        await _run_until_stopped(serving, parts)
+    await client.stop(grace=1.0)
+    await parts.links.stop()
+    await parts.node.close()
+
+
+async def _run_until_stopped(serving: Serving, parts: _Parts) -> None:
     parts.node.start()
     await parts.links.start()
     log.info(
-        "serving name=%s client=%s peer=%s member=%s boot=%d",
+        "serving name=%s client=%s peer=%s web=%s member=%s boot=%d",
         serving.config.node.name,
         serving.config.client.address,
         serving.config.peer.address,
+        serving.config.web.address,
         hex_id(parts.core.me.member_id),
         parts.core.boot_count,
     )
@@ -268,9 +284,6 @@ async def _serve_node(serving: Serving, parts: _Parts) -> None:
     log.info("stopping name=%s", serving.config.node.name)
     with more_time(serving.notifier, "writing a checkpoint"):
         await parts.node.stop(deadline_ns=system_clock.monotonic_ns() + STOP_BOUND_NS)
-    await client.stop(grace=1.0)
-    await parts.links.stop()
-    await parts.node.close()
 
 
 def _reload_on_hangup(serving: Serving, core: NodeCore) -> None:

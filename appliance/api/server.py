@@ -18,6 +18,7 @@ from appliance import limits
 from appliance.api import cluster, key_value, reading, sample
 from appliance.api.calls import Handlers, log
 from appliance.api.port import Node
+from appliance.api.tally import Tally, tallied
 from appliance.errors import ConfigurationError
 
 CONCURRENT_CALLS_PER_CONNECTION_MAX: Final = 1_000
@@ -58,6 +59,8 @@ class ClientServer:
         self._health_task: asyncio.Task[None] | None = None
         self._server: aio.Server | None = None
         self.port = 0
+        self.tally: Tally = Tally()
+        """Calls that ended, by method and code."""
 
     async def start(self) -> None:
         """Opens the port and serves. ConfigurationError if the port cannot be had."""
@@ -94,7 +97,8 @@ class ClientServer:
             sample.RAFT: sample.RaftService(self._node).handlers(),
         }
         for name, handlers in services.items():
-            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+            counted = tallied(name, handlers, self.tally)
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, counted),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
 

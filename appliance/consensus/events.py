@@ -5,7 +5,7 @@ Invariant: the same decision gives the same text in a simulation and on a real n
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -40,12 +40,16 @@ class EventLog:
         self._wall_ns = wall_ns
         self._kept: deque[ConsensusEvent] = deque(maxlen=EVENTS_KEPT)
         self._count = 0
+        self.counts: Counter[str] = Counter()
+        """Events since the start, by kind."""
+
         self.listeners: list[Callable[[ConsensusEvent], None]] = []
 
     def record(
         self, kind: str, term: int, index: int, peer: MemberId | None = None, **attributes: int | str
     ) -> None:
         self._count += 1
+        self.counts[kind] += 1
         event = ConsensusEvent(
             self._count, kind, term, index, peer, tuple(attributes.items()), self._wall_ns()
         )

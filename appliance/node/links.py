@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from appliance.model import MemberId
 from appliance.node.core import NodeCore
@@ -11,12 +12,18 @@ from raftberry.internal.v1 import peer_pb2
 
 log = logging.getLogger(__name__)
 
+OBSERVING = frozenset({"observe", "observation"})
+
+OnObserving = Callable[[MemberId, peer_pb2.Frame], None]
+
 
 class CoreLinks:
     """What PeerLinks calls. Loop thread."""
 
     def __init__(self, core: NodeCore, node: Node) -> None:
         self._core, self._node = core, node
+        self.on_observing: OnObserving = lambda *_: None
+        """Takes the frames that are for a dashboard and no business of the core."""
 
     def hello(self, to_member: MemberId) -> peer_pb2.Frame:
         return self._core.hello(to_member)
@@ -28,7 +35,10 @@ class CoreLinks:
         return refusal
 
     def on_frame(self, member_id: MemberId, frame: peer_pb2.Frame) -> None:
-        self._node.guarded(lambda: self._core.on_frame(member_id, frame))
+        if frame.WhichOneof("kind") in OBSERVING:
+            self.on_observing(member_id, frame)
+        else:
+            self._node.guarded(lambda: self._core.on_frame(member_id, frame))
 
     def on_up(self, member_id: MemberId) -> None:
         self._node.guarded(lambda: self._core.on_up(member_id))

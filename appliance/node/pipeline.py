@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from appliance.clock import Clock
 from appliance.consensus import Engine, LogImage
+from appliance.node.meter import COMMIT_BOUNDS_NS, Histogram
 from appliance.node.workers import Workers
 from appliance.storage.journal import Journal
 
@@ -31,6 +32,7 @@ class CommitPipeline:
         self._workers, self._clock, self._wake = workers, clock, wake
         self._began_ns: int | None = None
         self.latencies_ns: deque[int] = deque(maxlen=_LATENCIES_KEPT)
+        self.durations = Histogram(COMMIT_BOUNDS_NS)
 
     @property
     def is_committing(self) -> bool:
@@ -53,7 +55,9 @@ class CommitPipeline:
 
     def _committed(self, sequence: int) -> None:
         assert self._began_ns is not None
-        self.latencies_ns.append(self._clock.monotonic_ns() - self._began_ns)
+        took_ns = self._clock.monotonic_ns() - self._began_ns
+        self.latencies_ns.append(took_ns)
+        self.durations.observe(took_ns)
         self._began_ns = None
         self._engine.commit_finished(sequence)
         self._wake()

@@ -17,6 +17,7 @@ from appliance.limits import CLOCK_EARLIEST_UNIX_NANO
 from appliance.model import Position, Role
 from appliance.node.core import NodeCore
 from appliance.node.events import EventSubscription
+from appliance.node.figures import Figures, figures
 from appliance.node.outcome import WriteOutcome, outcome_of
 from appliance.node.proposals import Completion
 from appliance.node.report import report
@@ -230,6 +231,9 @@ class Node:
 
     def status(self) -> NodeStatus:
         return report(self._core, self, self._rate.per_second())
+
+    def figures(self) -> Figures:
+        return figures(self._core, watch_count=self.watches.count)
 
     def commit_busy_ns(self) -> int:
         """How long the commit under way has taken; 0: none is. For the watchdog."""

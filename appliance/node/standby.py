@@ -14,6 +14,7 @@ from appliance.consensus import EventLog
 from appliance.errors import NoLeader, Quarantined
 from appliance.model import Position, Role
 from appliance.node.events import EventSubscription
+from appliance.node.figures import Figures
 from appliance.node.outcome import WriteOutcome
 from appliance.node.runtime import RunningQuery
 from appliance.node.status import NodeStatus
@@ -37,6 +38,9 @@ class StandbyNode:
 
     def status(self) -> NodeStatus:
         return self._status
+
+    def figures(self) -> Figures:
+        return Figures()
 
     def is_serving(self) -> bool:
         return False

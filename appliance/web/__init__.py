@@ -1,0 +1,1 @@
+"""Floor 5: the web port - metrics, health, the dashboard and its API."""

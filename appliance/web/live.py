@@ -1,0 +1,75 @@
+"""/api/v1/live: server-sent events with what all nodes show of themselves, as it happens.
+
+Invariant: a page costs one bounded queue (node/observing.py), and a slow one loses the oldest and is told so. A line
+that says nothing every KEEP_ALIVE_S shows both sides that the other still lives.
+Source: HTML Living Standard, section 9.2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from appliance.node.observing import Observation, Observer
+from appliance.web.port import Facts, Node, Observing, describe
+
+KEEP_ALIVE_S: Final = 15.0
+RETRY_MS: Final = 1_000
+
+
+async def get_cluster(request: Request) -> Response:
+    """This node's own status: what a script wants, and what a page shows before the first event."""
+    node: Node = request.app.state.node
+    facts: Facts = request.app.state.facts
+    return JSONResponse({"node": node.name, "status": describe(node.status(), facts)})
+
+
+async def get_live(request: Request) -> Response:
+    observing: Observing = request.app.state.observing
+    observer = observing.observe()
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    return StreamingResponse(
+        _lines(observer, request.app.state.node.name), media_type="text/event-stream", headers=headers
+    )
+
+
+async def _lines(observer: Observer, name: str) -> AsyncIterator[bytes]:
+    yield f"retry: {RETRY_MS}\n{_event('hello', {'node': name})}".encode()
+    observations = aiter(observer)
+    upcoming: asyncio.Task[Observation] | None = None
+    try:
+        while True:
+            upcoming = upcoming or asyncio.ensure_future(anext(observations))
+            done, _ = await asyncio.wait({upcoming}, timeout=KEEP_ALIVE_S)
+            if not done:
+                yield b": still here\n\n"
+                continue
+            observation, upcoming = upcoming.result(), None
+            yield _event("observation", _object(observation, observer.missed_count)).encode()
+    except StopAsyncIteration:
+        # The node stops.
+        return
+    finally:
+        if upcoming is not None:
+            upcoming.cancel()
+        await observer.aclose()
+
+
+def _object(observation: Observation, queue_missed_count: int) -> dict[str, Any]:
+    return {
+        "node": observation.node,
+        "sent_ms": observation.sent_unix_nano / 1e6,
+        "received_ms": observation.received_unix_nano / 1e6,
+        "status": observation.status,
+        "events": list(observation.events),
+        "missed_count": observation.missed_count + queue_missed_count,
+    }
+
+
+def _event(kind: str, data: dict[str, Any]) -> str:
+    return f"event: {kind}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
