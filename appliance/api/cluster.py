@@ -86,6 +86,7 @@ class MaintenanceService:
         return {
             "Checkpoint": unary(self.Checkpoint, maintenance_pb2.CheckpointRequest),
             "Verify": unary(self.Verify, maintenance_pb2.VerifyRequest),
+            "Backup": server_stream(self.Backup, maintenance_pb2.BackupRequest),
         }
 
     async def Checkpoint(
@@ -99,3 +100,14 @@ class MaintenanceService:
     ) -> maintenance_pb2.VerifyResponse:
         position, digest = await self._node.state_hash()
         return maintenance_pb2.VerifyResponse(index=position.index, term=position.term, hash=digest)
+
+    async def Backup(
+        self, request: maintenance_pb2.BackupRequest, context: Context
+    ) -> AsyncIterator[maintenance_pb2.BackupResponse]:
+        backup = await self._node.backup(request.consistency, deadline_ns=deadline_ns(context))
+        try:
+            async for pieces in backup:
+                for data in pieces:
+                    yield maintenance_pb2.BackupResponse(data=data)
+        finally:
+            await backup.aclose()

@@ -41,6 +41,8 @@ COMMANDS: Final = {
     "transfer": ("appliance.cli.cluster:transfer", "Hand leadership to another member."),
     "import": ("appliance.cli.csv_files:import_csv", "Write a CSV file into one series; resumable."),
     "export": ("appliance.cli.csv_files:export_csv", "Write one series to a CSV file."),
+    "backup": ("appliance.cli.backup:backup_command", "Write the whole state to a file, while writes go on."),
+    "restore": ("appliance.cli.backup:restore_command", "Make a new cluster of one from a backup."),
     "sensor": ("appliance.cli.sensor:sensor", "Stream this machine's own sensors into the cluster."),
     "version": ("appliance.cli.version:version", "Show the version."),
 }

@@ -10,7 +10,7 @@ from typing import Final, Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from raftberry.v1 import cluster_pb2, key_value_pb2, reading_pb2
+from raftberry.v1 import cluster_pb2, key_value_pb2, maintenance_pb2, reading_pb2
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -71,4 +71,8 @@ TRANSFER_LEADERSHIP: Final = Method(
     "ClusterService/TransferLeadership",
     cluster_pb2.TransferLeadershipRequest,
     cluster_pb2.TransferLeadershipResponse,
+)
+
+BACKUP: Final = Method(
+    "MaintenanceService/Backup", maintenance_pb2.BackupRequest, maintenance_pb2.BackupResponse
 )

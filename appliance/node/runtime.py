@@ -7,26 +7,26 @@ for; nothing else drives it. All methods are called on the loop thread. This is 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable
 
-from appliance.errors import CorruptData, NotApplied, Quarantined, RaftberryError
+from appliance.errors import CorruptData, NotApplied, Overloaded, Quarantined, RaftberryError
 from appliance.limits import CLOCK_EARLIEST_UNIX_NANO
 from appliance.model import Position, Role
+from appliance.node.backup import encode_backup
 from appliance.node.core import NodeCore
 from appliance.node.events import EventSubscription
 from appliance.node.figures import Figures, figures
 from appliance.node.outcome import WriteOutcome, outcome_of
 from appliance.node.proposals import Completion
 from appliance.node.report import report
+from appliance.node.scan import RunningScan
 from appliance.node.status import NodeStatus
 from appliance.node.transfer import transfer_leadership
 from appliance.node.watches import AppliedEffects, Watches
 from appliance.node.workers import ThreadWorkers
 from appliance.state import QueryChunk, QuerySpec, StateMachine
-from raftberry.internal.v1 import command_pb2
+from raftberry.internal.v1 import backup_pb2, command_pb2
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ LOCAL = 2
 SECOND_NS = 1_000_000_000
 TIMER_NS_MIN = 1_000_000
 LAST_CHECKPOINT_S_MAX = 20
+QUERY_CHUNKS_AT_ONCE = 8
 
 
 class Node:
@@ -50,6 +51,7 @@ class Node:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
         self._was_serving = False
+        self._backup: RunningScan[bytes] | None = None
         self._rate = RateMeter(lambda: core.writes.reading_count, core.clock.monotonic_ns)
         self._pulse: asyncio.Task[None] | None = None
         self.started_ns = core.clock.monotonic_ns()
@@ -213,11 +215,11 @@ class Node:
         await future
         return self.state.position
 
-    async def query(self, spec: QuerySpec) -> RunningQuery:
+    async def query(self, spec: QuerySpec) -> RunningScan[QueryChunk]:
         if self._core.quarantine_reason:
             raise Quarantined(self._core.quarantine_reason)
         prepared = self.state.prepare_query(spec, self._core.store.snapshot())
-        return RunningQuery(prepared.position, prepared.run(), self._workers)
+        return RunningScan(prepared.run(), prepared.reader, self._workers, at_once=QUERY_CHUNKS_AT_ONCE)
 
     def watch(self, *, after_index: int | None) -> AsyncIterator[AppliedEffects]:
         return self.watches.watch(after_index)
@@ -260,41 +262,31 @@ class Node:
         self._core.checkpoint(lambda position: None if future.done() else future.set_result(position))
         return await future
 
+    async def backup(self, consistency: int, *, deadline_ns: int | None) -> RunningScan[bytes]:
+        """The bytes of a backup file (node/backup.py), of everything that was applied here when this was called.
+
+        Raises Overloaded while another is under way: each keeps a read transaction open, and its pages from reuse.
+        """
+        if self._backup is not None and not self._backup.is_closed:
+            raise Overloaded("this node is giving a backup already: wait for it, or ask another node")
+        await self.read_barrier(consistency, deadline_ns=deadline_ns)
+        await self.checkpoint()
+        reader = self._core.store.snapshot()
+        header = backup_pb2.BackupHeader(
+            cluster_id=self._core.me.cluster_id,
+            index=reader.position.index,
+            term=reader.position.term,
+            time_unix_nano=self._core.clock.wall_ns(),
+            version=self._core.me.version,
+            node=self.name,
+        )
+        self._backup = RunningScan(encode_backup(header, reader), reader, self._workers, at_once=1)
+        return self._backup
+
     def _deadline(self, deadline_ns: int | None) -> int:
         if deadline_ns is not None:
             return deadline_ns
         return self._core.clock.monotonic_ns() + self._core.options.default_deadline_ns
-
-
-class RunningQuery:
-    """Chunks of a query, computed in the pool one batch ahead of nobody: the reader's pace is the pace."""
-
-    CHUNKS_AT_ONCE = 8
-
-    def __init__(self, position: Position, chunks: Iterator[QueryChunk], workers: ThreadWorkers) -> None:
-        self.position = position
-        self._chunks, self._workers = chunks, workers
-        self._lock = threading.Lock()
-        """A caller that leaves closes the chunks while a batch of them is being computed."""
-
-    def __aiter__(self) -> AsyncIterator[Sequence[QueryChunk]]:
-        return self._batches()
-
-    async def aclose(self) -> None:
-        await self._workers.in_pool(self._close)
-
-    async def _batches(self) -> AsyncIterator[Sequence[QueryChunk]]:
-        while batch := await self._workers.in_pool(self._next_batch):
-            yield batch
-
-    def _next_batch(self) -> list[QueryChunk]:
-        with self._lock:
-            return list(itertools.islice(self._chunks, self.CHUNKS_AT_ONCE))
-
-    def _close(self) -> None:
-        close: Callable[[], None] = getattr(self._chunks, "close", lambda: None)
-        with self._lock:
-            close()
 
 
 class RateMeter:

@@ -16,10 +16,10 @@ from appliance.model import Position, Role
 from appliance.node.events import EventSubscription
 from appliance.node.figures import Figures
 from appliance.node.outcome import WriteOutcome
-from appliance.node.runtime import RunningQuery
+from appliance.node.scan import RunningScan
 from appliance.node.status import NodeStatus
 from appliance.node.watches import AppliedEffects
-from appliance.state import QuerySpec, StateMachine
+from appliance.state import QueryChunk, QuerySpec, StateMachine
 from raftberry.internal.v1 import command_pb2
 
 
@@ -60,7 +60,7 @@ class StandbyNode:
     async def read_barrier(self, consistency: int, *, deadline_ns: int | None) -> Position:
         self._refuse()
 
-    async def query(self, spec: QuerySpec) -> RunningQuery:
+    async def query(self, spec: QuerySpec) -> RunningScan[QueryChunk]:
         self._refuse()
 
     def watch(self, *, after_index: int | None) -> AsyncIterator[AppliedEffects]:
@@ -70,6 +70,9 @@ class StandbyNode:
         self._refuse()
 
     async def checkpoint(self) -> Position:
+        self._refuse()
+
+    async def backup(self, consistency: int, *, deadline_ns: int | None) -> RunningScan[bytes]:
         self._refuse()
 
     async def state_hash(self) -> tuple[Position, bytes]:

@@ -100,6 +100,19 @@ class Result:
         self.is_closed = True
 
 
+class Backup:
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        self.is_closed = False
+        self._pieces = pieces
+
+    async def __aiter__(self) -> AsyncIterator[Sequence[bytes]]:
+        for piece in self._pieces:
+            yield [piece]
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
 class Events:
     def __init__(self, lists: Sequence[Sequence[Event]]) -> None:
         self.missed_count = 3
@@ -167,6 +180,7 @@ class FakeNode:
         self.holds_back = False
         self.barrier_error: RaftberryError | None = None
         self.result = Result([])
+        self.backup_result = Backup([])
         self.entries: list[Effects] = []
         self.watch_error: RaftberryError | None = None
         self.watched_after: list[int | None] = []
@@ -226,6 +240,10 @@ class FakeNode:
 
     async def checkpoint(self) -> Position:
         return self.state.position
+
+    async def backup(self, consistency: int, *, deadline_ns: int | None) -> Backup:
+        self.barriers.append(consistency)
+        return self.backup_result
 
     async def state_hash(self) -> tuple[Position, bytes]:
         return self.state.position, b"\x01" * 32

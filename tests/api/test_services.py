@@ -16,8 +16,8 @@ from api.v1 import raft_pb2
 from appliance.api.server import ClientServer
 from appliance.errors import ConfigurationError, NoLeader, OutcomeUnknown
 from appliance.state import EntryEffects, KeyEvent, KeyEventKind, KeyRecord
-from raftberry.v1 import cluster_pb2, key_value_pb2, maintenance_pb2
-from tests.api.fake_node import Effects, Event, Events, FakeNode, Outcome
+from raftberry.v1 import cluster_pb2, key_value_pb2, maintenance_pb2, reading_pb2
+from tests.api.fake_node import Backup, Effects, Event, Events, FakeNode, Outcome
 from tests.api.harness import Api, reason_of
 
 KEYS = "raftberry.v1.KeyValueService"
@@ -139,6 +139,18 @@ async def test_checkpoint_and_verify_answer_with_their_position(api: Api) -> Non
     )
     assert (checkpoint.index, checkpoint.term) == (verify.index, verify.term) == (7, 2)
     assert verify.hash == b"\x01" * 32
+
+
+async def test_a_backup_is_given_piece_by_piece_and_closed(api: Api) -> None:
+    api.node.backup_result = Backup([b"first", b"second"])
+    responses = await api.collect(
+        "raftberry.v1.MaintenanceService/Backup",
+        maintenance_pb2.BackupRequest(consistency=reading_pb2.CONSISTENCY_LOCAL),
+        maintenance_pb2.BackupResponse,
+    )
+    assert [response.data for response in responses] == [b"first", b"second"]
+    assert api.node.barriers == [reading_pb2.CONSISTENCY_LOCAL]
+    assert api.node.backup_result.is_closed
 
 
 async def test_the_samples_calls_set_and_get_a_number(api: Api) -> None:

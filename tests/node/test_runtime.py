@@ -13,12 +13,13 @@ from appliance.clock import system_clock
 from appliance.consensus import ConsensusOptions
 from appliance.errors import CorruptData, Quarantined
 from appliance.limits import KIB
-from appliance.model import ClusterId, Member, MemberId, Position
+from appliance.model import ClusterId, Member, MemberId
 from appliance.node import runtime, watches
 from appliance.node.core import NodeCore
 from appliance.node.identity import Self
 from appliance.node.options import NodeOptions
-from appliance.node.runtime import Node, RunningQuery
+from appliance.node.runtime import Node
+from appliance.node.scan import RunningScan
 from appliance.node.workers import ThreadWorkers
 from appliance.state import QuerySpec, StateOptions
 from appliance.storage.memory import MemoryDisk, MemoryJournal, MemoryStore
@@ -97,7 +98,7 @@ async def test_damage_found_by_a_query_is_told_as_quarantine(alone: Alone) -> No
         yield from ()
         raise CorruptData("store blocks", "a wrong checksum")
 
-    running = RunningQuery(Position(2, 1), chunks(), alone.workers)  # type: ignore[arg-type]
+    running = RunningScan(chunks(), alone.core.store.snapshot(), alone.workers, at_once=8)
     with pytest.raises(Quarantined, match="a wrong checksum"):
         [batch async for batch in running]
     assert "a wrong checksum" in alone.core.quarantine_reason
@@ -114,7 +115,7 @@ async def test_a_caller_may_leave_while_its_query_is_computed(alone: Alone) -> N
         finally:
             is_closed.set()
 
-    running = RunningQuery(Position(2, 1), chunks(), alone.workers)  # type: ignore[arg-type]
+    running = RunningScan(chunks(), alone.core.store.snapshot(), alone.workers, at_once=8)
 
     async def read() -> None:
         async for _ in running:

@@ -1,0 +1,53 @@
+"""A long read on its way to a caller: items computed in the pool, a few ahead of nobody, at the reader's pace.
+
+Invariant: the iterator is used by one thread at a time, and closed once, whether it was read to its end or not: it
+holds a read transaction, which keeps freed pages from being used again. Made and read on the loop thread.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Generic, TypeVar
+
+from appliance.node.workers import ThreadWorkers
+from appliance.storage.store import StoreReader
+
+Item = TypeVar("Item")
+
+
+class RunningScan(Generic[Item]):
+    def __init__(
+        self, items: Iterator[Item], reader: StoreReader, workers: ThreadWorkers, *, at_once: int
+    ) -> None:
+        """items are computed from reader, which is this scan's from here on; at_once: items of a batch."""
+        self.position = reader.position
+        self.is_closed = False
+        self._items, self._reader, self._workers, self._at_once = items, reader, workers, at_once
+        self._lock = threading.Lock()
+        """A caller that leaves closes the items while some of them are being computed."""
+
+    def __aiter__(self) -> AsyncIterator[Sequence[Item]]:
+        return self._batches()
+
+    async def aclose(self) -> None:
+        try:
+            await self._workers.in_pool(self._close)
+        finally:
+            self.is_closed = True
+
+    async def _batches(self) -> AsyncIterator[Sequence[Item]]:
+        while batch := await self._workers.in_pool(self._next_batch):
+            yield batch
+
+    def _next_batch(self) -> list[Item]:
+        with self._lock:
+            return list(itertools.islice(self._items, self._at_once))
+
+    def _close(self) -> None:
+        close: Callable[[], None] = getattr(self._items, "close", lambda: None)
+        with self._lock:
+            close()
+            # An iterator that was never begun closes nothing.
+            self._reader.close()
