@@ -31,7 +31,7 @@ class Screen:
     async def line_with(self, text: str, *, count: int = 1) -> str:
         while len(found := [line for line in self.lines if text in line]) < count:
             self._changed.clear()
-            await asyncio.wait_for(self._changed.wait(), 20)
+            await asyncio.wait_for(self._changed.wait(), 60)
         return found[count - 1]
 
 
@@ -71,7 +71,7 @@ async def test_a_node_that_is_killed_is_reported_and_restarted(monkeypatch: pyte
     second = process_of(await screen.line_with("node-1 | started as process", count=2))
     assert second != first
     nodes.stop()
-    await asyncio.wait_for(running, 20)
+    await asyncio.wait_for(running, 60)
     assert len([line for line in screen.lines if "stopped (was killed by SIGTERM)" in line]) == 2
     with pytest.raises(ProcessLookupError):
         os.kill(second, 0)
@@ -86,7 +86,7 @@ async def test_only_the_loop_reaps_a_node(monkeypatch: pytest.MonkeyPatch) -> No
     polled: list[int] = []
     monkeypatch.setattr(subprocess.Popen, "poll", lambda process: polled.append(process.pid))
     nodes.stop()
-    await asyncio.wait_for(running, 20)
+    await asyncio.wait_for(running, 60)
     assert polled == []
     assert "stopped (was killed by SIGTERM)" in screen.lines[-1]
 
@@ -101,7 +101,7 @@ async def test_a_node_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyP
     running = asyncio.create_task(nodes.run())
     await screen.line_with("| up")
     nodes.stop()
-    await asyncio.wait_for(running, 20)
+    await asyncio.wait_for(running, 60)
     assert "stopped (was killed by SIGKILL)" in screen.lines[-1]
 
 
@@ -115,7 +115,7 @@ async def test_long_and_unfinished_lines_are_shown(monkeypatch: pytest.MonkeyPat
     running = asyncio.create_task(nodes.run())
     await screen.line_with("xxx")
     nodes.stop()
-    await asyncio.wait_for(running, 20)
+    await asyncio.wait_for(running, 60)
     assert (
         sum(line.count("x") for line in screen.lines if "process" not in line and "exit" not in line) == 5_000
     )

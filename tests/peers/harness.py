@@ -68,7 +68,7 @@ class RecordingNode:
         return [frame.term for _, _, frame in self.log if isinstance(frame, peer_pb2.Frame)]
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not holds():
                 self.changed.clear()
                 await self.changed.wait()

@@ -52,7 +52,7 @@ async def test_a_founder_waits_for_the_one_that_is_missing_and_says_so_once(
     await sites[2].server.stop()
     with caplog.at_level(logging.INFO):
         task = asyncio.create_task(sites[0].found(addresses))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while "waiting for" not in caplog.text:
                 await asyncio.sleep(0.01)
         late = PeerServer(addresses["node-3"], sites[2].desk.answer)

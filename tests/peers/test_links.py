@@ -214,7 +214,7 @@ async def test_a_peer_that_takes_nothing_is_sent_no_more_than_the_bound() -> Non
 async def test_a_blocked_bulk_lane_does_not_hold_up_the_live_lane() -> None:
     peer, node = SilentPeer("bulk"), RecordingNode(1)
     links, server, channel = await _link_to(peer, node)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not links.send(TWO, numbered(1, 0, 1_000_000), bulk=True):
             await asyncio.sleep(0.001)
         while links.send(TWO, numbered(1, 0, 1_000_000), bulk=True):

@@ -24,7 +24,7 @@ from raftberry.v1 import cluster_pb2, cluster_pb2_grpc, maintenance_pb2, mainten
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 
-READY_TIMEOUT_S: Final = 30.0
+READY_TIMEOUT_S: Final = 120.0
 """Python's start and an election take two seconds; a loaded CI machine many more."""
 
 CHANNEL_OPTIONS: Final = (
@@ -284,7 +284,7 @@ class Cluster:
 
         wait_for(f"{node.name} to follow", is_following, timeout_s=timeout_s)
 
-    def wait_equal_state(self, *, timeout_s: float = 60.0) -> bytes:
+    def wait_equal_state(self, *, timeout_s: float = READY_TIMEOUT_S) -> bytes:
         """Waits until all nodes stand at one index, asserts that their states are the same there; the hash."""
 
         def hashes() -> set[bytes] | None:

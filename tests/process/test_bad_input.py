@@ -135,7 +135,7 @@ def lone_node(tmp_path: Path) -> Iterator[Node]:
 def end_of(node: Node, *arguments: str) -> str:
     """Starts a node that must refuse to run; what it said."""
     node.start(arguments=arguments)
-    assert node.wait_exit(timeout_s=20) in (1, 2)
+    assert node.wait_exit(timeout_s=60) in (1, 2)
     assert "traceback" not in node.log.lower()
     return node.log
 
@@ -171,6 +171,6 @@ def test_a_second_process_on_one_directory_is_refused(lone_node: Node, tmp_path:
     lone_node.wait_serving()
     second = Node("alone", lone_node.data)
     second.start()
-    assert second.wait_exit(timeout_s=20) in (1, 2)
+    assert second.wait_exit(timeout_s=60) in (1, 2)
     assert str(lone_node.pid) in second.log
     assert lone_node.health()

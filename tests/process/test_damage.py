@@ -90,7 +90,7 @@ def test_a_damaged_node_says_so_and_does_not_vote_and_the_others_serve(
     damage(node)
     said_before = len(node.log)
     node.start()
-    wait_for("the node to take itself out", lambda: is_out(node), timeout_s=15)
+    wait_for("the node to take itself out", lambda: is_out(node), timeout_s=60)
     said = node.log[said_before:].lower()
     assert all(word in said for word in words), said
     assert "traceback" not in said
@@ -118,11 +118,11 @@ def test_a_node_with_an_older_copy_of_its_directory_is_noticed_and_does_not_vote
     shutil.rmtree(node.data)
     shutil.copytree(image, node.data)
     node.start()
-    wait_for("the node to take itself out", lambda: is_out(node), timeout_s=15)
+    wait_for("the node to take itself out", lambda: is_out(node), timeout_s=60)
     put(cluster, "after", b"3")
     node.kill()
     node.start()
-    wait_for("the node to stay out after a restart", lambda: is_out(node), timeout_s=15)
+    wait_for("the node to stay out after a restart", lambda: is_out(node), timeout_s=60)
     assert_does_not_vote(cluster, node)
 
 
@@ -137,6 +137,6 @@ def test_an_empty_directory_of_a_known_member_does_not_vote(cluster: Cluster) ->
         status = node.status()
         return is_out(node) or bool(status and status.role == cluster_pb2.ROLE_FOUNDING and status.alarms)
 
-    wait_for("the node to say that it is not what it was", refuses, timeout_s=15)
+    wait_for("the node to say that it is not what it was", refuses, timeout_s=60)
     put(cluster, "after", b"2")
     assert_does_not_vote(cluster, node)
