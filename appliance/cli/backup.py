@@ -104,7 +104,7 @@ def restore_command(
     one can't join it by accident; add nodes as to any new cluster.
 
     \b
-    Example: systemctl stop raftberry && raftberry restore FILE --replace && systemctl start raftberry
+    Example: raftberry restore raftberry.backup --replace
     """
     with file.open("rb") as source:
         reader = BackupReader(source)
