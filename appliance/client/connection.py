@@ -24,6 +24,9 @@ CONNECT_TIMEOUT_S: Final = 2.0
 ROUND_PAUSE_S: Final = 0.1
 """Between two rounds over all endpoints, while the cluster elects a leader."""
 
+ROUND_S_MIN: Final = 2.0
+"""No round begins with less time left: a write that a slow node answers too late has an unknown outcome."""
+
 _HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
 
 _OPTIONS: Final = [
@@ -170,7 +173,7 @@ class Connection:
                     self.prefer(endpoint)
                     return result
             _raise_if_hopeless(refusals, self.endpoints)
-            if time.monotonic() + ROUND_PAUSE_S >= deadline:
+            if time.monotonic() + ROUND_PAUSE_S + min(ROUND_S_MIN, self.timeout_s / 2) >= deadline:
                 raise _most_telling(refusals)
             time.sleep(ROUND_PAUSE_S)
 

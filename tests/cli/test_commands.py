@@ -152,7 +152,7 @@ def test_the_exit_status_tells_what_became_of_a_write(
 ) -> None:
     for node in nodes:
         node.misbehave = refuse(code, "what the node said", **info)
-    result = raftberry("write", "kitchen", "temperature", "1", "--timeout", "200ms")
+    result = raftberry("write", "kitchen", "temperature", "1", "--timeout", "4s")
     assert (result.status, result.out) == (status, "")
     assert "what the node said" in result.err
     assert ("outcome is unknown" in result.err) == (info.get("outcome") != "NOT_APPLIED")
