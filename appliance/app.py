@@ -31,6 +31,7 @@ from appliance.host.notify import Notifier
 from appliance.host.notify import from_environment as notifier_from_environment
 from appliance.host.patience import more_time
 from appliance.model import Member, Role, hex_id
+from appliance.node.access import Access
 from appliance.node.core import NodeCore
 from appliance.node.failpoints import Failpoints
 from appliance.node.identity import Self
@@ -250,7 +251,12 @@ def _assemble(serving: Serving, failpoints: Failpoints | None) -> _Parts:
 
 
 async def _serve_node(serving: Serving, parts: _Parts) -> None:
-    client = ClientServer(parts.node, serving.config.client.address)
+    access = Access(
+        lambda: parts.core.state.access,
+        system_clock,
+        is_token_required=serving.config.security.require_tokens,
+    )
+    client = ClientServer(parts.node, serving.config.client.address, access=access)
     facts = NodeFacts(serving.config, client.tally)
     observing = make_observing(parts.core, parts.node, parts.links, facts)
     parts.upcalls.on_observing = observing.on_frame

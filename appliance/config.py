@@ -103,6 +103,9 @@ class SecurityOptions(Section, frozen=True):
     insecure: bool = False
     """Listen beyond loopback without TLS."""
 
+    require_tokens: bool = False
+    """Ask for a token also where there is no TLS; with TLS it is always asked for."""
+
 
 class LogOptions(Section, frozen=True):
     """[log]"""

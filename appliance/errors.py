@@ -66,6 +66,22 @@ class Quarantined(NotApplied):
     """This node is in doubt about its own data and does not serve."""
 
 
+class Unauthenticated(NotApplied):
+    """The request names no token, or one that is not known, was revoked or has ended."""
+
+
+class PermissionDenied(NotApplied):
+    """The token does not allow this."""
+
+
+class RateLimited(Overloaded):
+    """The token's rate is used up; retry_ms: when there is room again."""
+
+    def __init__(self, message: str, retry_ms: int) -> None:
+        super().__init__(message)
+        self.retry_ms = retry_ms
+
+
 class OutcomeUnknown(RaftberryError):
     """The deadline passed, or the trail was lost, while the request may still be applied."""
 

@@ -97,6 +97,18 @@ VOTERS_MAX: Final = 9
 REMOVED_MEMBERS_MAX: Final = 256
 """Ids that are remembered as removed; an older one that comes back is a stranger, and refused as one."""
 
+TOKENS_MAX: Final = 1_000
+"""They live in memory, each with a bucket for its rate."""
+
+SCOPES_MAX: Final = 32
+"""Globs of one kind on one token: each is tried for each new series."""
+
+INVITES_MAX: Final = 100
+"""Open at the same time."""
+
+INVITE_USES_MAX: Final = 100
+"""Nodes that one invite lets in: it remembers each."""
+
 EVENTS_KEPT: Final = 4_096
 """Consensus events a node remembers for WatchEvents."""
 

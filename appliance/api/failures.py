@@ -43,6 +43,9 @@ TABLE: Final[dict[type[errors.RaftberryError], Verdict]] = {
     errors.HistoryGone: Verdict(StatusCode.OUT_OF_RANGE, "HISTORY_GONE"),
     errors.NotFound: Verdict(StatusCode.NOT_FOUND, "NOT_FOUND"),
     errors.Quarantined: Verdict(StatusCode.UNAVAILABLE, "QUARANTINED"),
+    errors.Unauthenticated: Verdict(StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    errors.PermissionDenied: Verdict(StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"),
+    errors.RateLimited: Verdict(StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED"),
     errors.NotApplied: Verdict(StatusCode.UNAVAILABLE, "NOT_APPLIED"),
     errors.OutcomeUnknown: Verdict(StatusCode.DEADLINE_EXCEEDED, "DEADLINE"),
 }
@@ -96,8 +99,9 @@ def _details(
             field=error.field, description=error.description, reason=verdict.reason
         )
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    if verdict.code is StatusCode.UNAVAILABLE:
+    if verdict.code is StatusCode.UNAVAILABLE or isinstance(error, errors.RateLimited):
         retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromMilliseconds(RETRY_DELAY_MS)
+        delay_ms = error.retry_ms if isinstance(error, errors.RateLimited) else RETRY_DELAY_MS
+        retry.retry_delay.FromMilliseconds(delay_ms)
         details.append(retry)
     return details

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from google.protobuf.message import Message
 
 from appliance.api import convert, validate
+from appliance.api.access import present_caller
 from appliance.api.calls import Context, Handlers, deadline_ns, message_stream, server_stream, unary
 from appliance.api.columns import grouped
 from appliance.api.port import AppliedEffects, Node
@@ -47,6 +48,7 @@ class KeyValueService:
                 ttl_seconds=validate.ttl_seconds(request.ttl_seconds),
             ),
         )
+        present_caller().check_key_write(operation.put.key)
         outcome = await self._node.write(operation, deadline_ns=deadline_ns(context))
         return key_value_pb2.PutResponse(
             index=outcome.index,
@@ -57,6 +59,7 @@ class KeyValueService:
 
     async def Get(self, request: key_value_pb2.GetRequest, context: Context) -> key_value_pb2.GetResponse:
         key = validate.name("key", request.key)
+        present_caller().check_key_read(key)
         consistency = validate.consistency(request.consistency)
         await self._node.read_barrier(consistency, deadline_ns=deadline_ns(context))
         state = self._node.state
@@ -78,6 +81,7 @@ class KeyValueService:
                 if_mod_revision=request.if_mod_revision if request.HasField("if_mod_revision") else None,
             ),
         )
+        present_caller().check_key_write(operation.delete.key)
         outcome = await self._node.write(operation, deadline_ns=deadline_ns(context))
         return key_value_pb2.DeleteResponse(
             index=outcome.index, term=outcome.term, duplicate=outcome.duplicate, deleted=outcome.deleted
@@ -87,11 +91,15 @@ class KeyValueService:
         self, request: key_value_pb2.ListRequest, context: Context
     ) -> AsyncIterator[key_value_pb2.ListResponse]:
         prefix = validate.prefix("prefix", request.prefix)
+        is_visible = present_caller().check_keys_read()
         consistency = validate.consistency(request.consistency)
         await self._node.read_barrier(consistency, deadline_ns=deadline_ns(context))
         position = self._node.state.position
         # Records are immutable: they stay those of this position while the messages are built one by one.
-        records = self._node.state.keys(prefix, request.limit)
+        records = self._node.state.keys(prefix, 0 if is_visible else request.limit)
+        if is_visible:
+            visible = [record for record in records if is_visible(record.key)]
+            records = visible[: request.limit] if request.limit else visible
         is_empty = True
         for group in grouped(map(convert.key_value_message, records)):
             is_empty = False
@@ -100,7 +108,7 @@ class KeyValueService:
             yield key_value_pb2.ListResponse(index=position.index, term=position.term)
 
     async def Watch(self, request: key_value_pb2.KeyValueServiceWatchRequest, context: Context) -> None:
-        is_wanted = key_filter(request)
+        is_wanted = visible_key_filter(request)
 
         def responses(applied: AppliedEffects) -> Sequence[Message]:
             return key_messages(applied, is_wanted)
@@ -118,6 +126,18 @@ def key_filter(request: key_value_pb2.KeyValueServiceWatchRequest) -> KeyFilter:
         return lambda key: key.startswith(prefix)
     wanted = validate.name("key", request.key)
     return lambda key: key == wanted
+
+
+def visible_key_filter(request: key_value_pb2.KeyValueServiceWatchRequest) -> KeyFilter:
+    """The same, without what the caller may not read; one key that it may not read is refused."""
+    is_wanted = key_filter(request)
+    if not request.is_prefix:
+        present_caller().check_key_read(request.key)
+        return is_wanted
+    is_visible = present_caller().check_keys_read()
+    if is_visible is None:
+        return is_wanted
+    return lambda key: is_wanted(key) and is_visible(key)
 
 
 def key_messages(

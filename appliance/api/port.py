@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from appliance.model import Member, Position, Role
 from appliance.node.outcome import WriteOutcome
 from appliance.state import EntryEffects, KeyRecord, QueryChunk, QuerySpec, SeriesInfo, SeriesLatest
+from appliance.state.access import AccessTable
 from raftberry.internal.v1 import command_pb2
 
 
@@ -116,6 +117,8 @@ class State(Protocol):
     def key(self, key: str) -> KeyRecord | None: ...
     def keys(self, prefix: str, limit: int) -> Sequence[KeyRecord]: ...
     def members(self) -> Sequence[Member]: ...
+    @property
+    def access(self) -> AccessTable: ...
 
 
 class Node(Protocol):

@@ -7,10 +7,12 @@ Invariant: validation happens before the node is asked for anything. Loop thread
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 
 from google.protobuf.message import Message
 
 from appliance.api import convert, validate
+from appliance.api.access import check_write, is_visible_to, present_caller
 from appliance.api.calls import (
     Context,
     Handlers,
@@ -53,6 +55,7 @@ class ReadingService:
 
     async def Write(self, raw: bytes, context: Context) -> reading_pb2.WriteResponse:
         operation = write_operation(raw, self._node.wall_ns)
+        check_write(present_caller(), operation)
         outcome = await self._node.write(operation, deadline_ns=deadline_ns(context))
         return reading_pb2.WriteResponse(index=outcome.index, term=outcome.term, duplicate=outcome.duplicate)
 
@@ -64,10 +67,12 @@ class ReadingService:
     ) -> AsyncIterator[wire_pb2.ReadingsResponseColumns]:
         sensor = validate.pattern("sensor", request.sensor)
         metric = validate.pattern("metric", request.metric)
+        is_visible = present_caller().check_read(sensor, metric)
         await self._barrier(request.consistency, context)
         # Without an await in between, so that the readings are those of exactly this position.
         position = self._node.state.position
-        groups = list(grouped(map(convert.latest_columns, self._node.state.latest(sensor, metric))))
+        latest = is_visible_to(is_visible, self._node.state.latest(sensor, metric))
+        groups = list(grouped(map(convert.latest_columns, latest)))
         for group in groups or [[]]:
             yield wire_pb2.ReadingsResponseColumns(readings=group, index=position.index, term=position.term)
 
@@ -75,6 +80,7 @@ class ReadingService:
         self, request: reading_pb2.QueryRequest, context: Context
     ) -> AsyncIterator[wire_pb2.ReadingsResponseColumns]:
         spec = query_spec(request)
+        spec = replace(spec, is_visible=present_caller().check_read(spec.sensor, spec.metric))
         await self._barrier(request.consistency, context)
         result = await self._node.query(spec)
         position = result.position
@@ -95,7 +101,8 @@ class ReadingService:
     async def Watch(self, request: reading_pb2.WatchRequest, context: Context) -> None:
         sensor = validate.pattern("sensor", request.sensor)
         metric = validate.pattern("metric", request.metric)
-        is_wanted = series_filter(sensor, metric)
+        caller = present_caller()
+        is_wanted = series_filter(sensor, metric, is_visible=caller.check_read(sensor, metric))
 
         def responses(applied: AppliedEffects) -> Sequence[Message]:
             return reading_messages(applied, is_wanted)
@@ -110,9 +117,11 @@ class ReadingService:
     ) -> AsyncIterator[reading_pb2.ListSeriesResponse]:
         sensor = validate.pattern("sensor", request.sensor)
         metric = validate.pattern("metric", request.metric)
+        is_visible = present_caller().check_read(sensor, metric)
         await self._barrier(request.consistency, context)
         position = self._node.state.position
-        groups = list(grouped(map(convert.series_message, self._node.state.series(sensor, metric))))
+        series = is_visible_to(is_visible, self._node.state.series(sensor, metric))
+        groups = list(grouped(map(convert.series_message, series)))
         for group in groups or [[]]:
             yield reading_pb2.ListSeriesResponse(series=group, index=position.index, term=position.term)
 
@@ -126,6 +135,7 @@ class ReadingService:
             unit=request.unit,
             labels=request.labels,
         )
+        present_caller().check_write(attributes.sensor, attributes.metric)
         operation = command_pb2.Operation(
             producer_id=validate.producer(request.producer_id, request.sequence),
             sequence=request.sequence,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from api.v1 import key_value_pb2, raft_pb2
+from appliance.api.access import present_caller
 from appliance.api.calls import Context, Handlers, deadline_ns, unary
 from appliance.api.port import Node
 from appliance.errors import ConditionFailed, NotApplied
@@ -38,6 +39,7 @@ class KeyValueService:
         self, request: key_value_pb2.SetValueRequest, context: Context
     ) -> key_value_pb2.SetValueResponse:
         """ok=false says that nothing happened; an outcome that is not known is a gRPC error."""
+        present_caller().check_key_write(VALUE_KEY)
         operation = put_key(VALUE_KEY, request.value.to_bytes(_VALUE_BYTES, "little"))
         try:
             outcome = await self._node.write(operation, deadline_ns=deadline_ns(context))
@@ -48,6 +50,7 @@ class KeyValueService:
     async def Get(
         self, request: key_value_pb2.GetValueRequest, context: Context
     ) -> key_value_pb2.GetValueResponse:
+        present_caller().check_key_read(VALUE_KEY)
         await self._node.read_barrier(reading_pb2.CONSISTENCY_LINEARIZABLE, deadline_ns=deadline_ns(context))
         record = self._node.state.key(VALUE_KEY)
         if record is None:

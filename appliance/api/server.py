@@ -15,11 +15,14 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from appliance import limits
-from appliance.api import cluster, key_value, reading, sample
+from appliance.api import cluster, key_value, reading, sample, tokens
+from appliance.api.access import GatedHandlers
 from appliance.api.calls import Handlers, log
 from appliance.api.port import Node
 from appliance.api.tally import Tally, tallied
 from appliance.errors import ConfigurationError
+from appliance.node.access import Access
+from appliance.node.tokens import NO_FINGERPRINT
 
 CONCURRENT_CALLS_PER_CONNECTION_MAX: Final = 1_000
 """HTTP/2 streams of one connection; a client that wants more waits in its own library."""
@@ -49,9 +52,18 @@ class ClientServer:
     """Serves node at address (HOST:PORT; port 0: any free one). credentials None: plaintext."""
 
     def __init__(
-        self, node: Node, address: str, *, credentials: grpc.ServerCredentials | None = None
+        self,
+        node: Node,
+        address: str,
+        *,
+        credentials: grpc.ServerCredentials | None = None,
+        access: Access | None = None,
+        fingerprint: bytes = NO_FINGERPRINT,
     ) -> None:
+        """access None: no token is asked for. fingerprint: of the cluster's CA."""
+        self._fingerprint = fingerprint
         self._node = node
+        self._access = access
         self._address = address
         self._credentials = credentials
         self._health = health.aio.HealthServicer()
@@ -93,12 +105,12 @@ class ClientServer:
             key_value.SERVICE: key_value.KeyValueService(self._node).handlers(),
             cluster.CLUSTER: cluster.ClusterService(self._node).handlers(),
             cluster.MAINTENANCE: cluster.MaintenanceService(self._node).handlers(),
+            tokens.SERVICE: tokens.AccessService(self._node, self._fingerprint).handlers(),
             sample.KEY_VALUE: sample.KeyValueService(self._node).handlers(),
             sample.RAFT: sample.RaftService(self._node).handlers(),
         }
-        for name, handlers in services.items():
-            counted = tallied(name, handlers, self.tally)
-            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, counted),))
+        counted = {name: tallied(name, handlers, self.tally) for name, handlers in services.items()}
+        server.add_generic_rpc_handlers((GatedHandlers(counted, self._access),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
 

@@ -17,6 +17,7 @@ from grpc import aio
 
 from appliance import limits
 from appliance.api import failures
+from appliance.api.access import check_write, present_caller
 from appliance.api.calls import Context, log
 from appliance.api.port import Node
 from appliance.api.write_request import sequence_of, write_operation
@@ -43,6 +44,7 @@ class StreamWriter:
     def __init__(self, node: Node, context: Context) -> None:
         self._node = node
         self._context = context
+        self._caller = present_caller()
         self._in_flight: deque[_InFlight] = deque()
         self._in_flight_bytes = 0
         self._arrived = asyncio.Event()
@@ -78,6 +80,9 @@ class StreamWriter:
     def _submit(self, raw: bytes) -> _InFlight:
         try:
             operation = write_operation(raw, self._node.wall_ns)
+            if self._caller.is_limited:
+                self._caller.check()
+                check_write(self._caller, operation)
             return _InFlight(operation.sequence, len(raw), self._node.submit(operation))
         except NotApplied as error:
             return _InFlight(sequence_of(raw), len(raw), error)

@@ -18,6 +18,9 @@ from raftberry.v1 import reading_pb2
 TTL_SECONDS_MAX: Final = 100 * 366 * 86_400
 """A hundred years: keeps the sum of ttl and elapsed time far inside 63 bits of nanoseconds."""
 
+SCOPE_BYTES_MAX: Final = 2 * limits.NAME_BYTES_MAX + 1
+"""A sensor, a slash and a metric."""
+
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _GLOB: Final = re.compile(r"[*?\[]")
 
@@ -61,17 +64,26 @@ def name(field: str, text: str) -> str:
 
 def pattern(field: str, text: str) -> str:
     """A glob of * ? [abc]; empty means *, and is returned as *."""
+    return _pattern(field, text, limits.NAME_BYTES_MAX) or "*"
+
+
+def scope(field: str, text: str) -> str:
+    """A glob of a token, over SENSOR/METRIC or keys; never empty."""
+    if not text:
+        raise InvalidArgument(field, "empty; write * for everything")
+    return _pattern(field, text, SCOPE_BYTES_MAX)
+
+
+def _pattern(field: str, text: str, bytes_max: int) -> str:
     size_bytes = len(text.encode("utf-8"))
-    if size_bytes > limits.NAME_BYTES_MAX:
-        raise InvalidArgument(
-            field, f"{size_bytes} bytes long; a pattern has at most {limits.NAME_BYTES_MAX} bytes"
-        )
+    if size_bytes > bytes_max:
+        raise InvalidArgument(field, f"{size_bytes} bytes long; a pattern has at most {bytes_max} bytes")
     if control := _CONTROL.search(text):
         raise InvalidArgument(field, f"control character U+{ord(control[0]):04X}; no name holds one")
     opened = text.rfind("[")
     if opened >= 0 and "]" not in text[opened + 2 :]:
         raise InvalidArgument(field, f"'[' at {opened} is never closed; write [abc], names hold no '['")
-    return text or "*"
+    return text
 
 
 def required_pattern(field: str, text: str) -> str:

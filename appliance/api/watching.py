@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
+from appliance.api.access import present_caller
 from appliance.api.calls import Context
 from appliance.api.port import AppliedEffects, Node
 from appliance.state.names import matcher
@@ -32,13 +33,14 @@ SeriesFilter = Callable[[str, str], bool]
 KeyFilter = Callable[[str], bool]
 
 
-def series_filter(sensor: str, metric: str) -> SeriesFilter:
-    """Whether a series matches two globs; remembers its answers, for the same series come again and again."""
+def series_filter(sensor: str, metric: str, *, is_visible: SeriesFilter | None = None) -> SeriesFilter:
+    """Whether a series matches two globs and may be seen; remembers its answers, for the same series come again."""
     is_sensor, is_metric = matcher(sensor), matcher(metric)
 
     @lru_cache(maxsize=SERIES_REMEMBERED_MAX)
     def is_wanted(sensor: str, metric: str) -> bool:
-        return bool(is_sensor(sensor) and is_metric(metric))
+        is_matched = bool(is_sensor(sensor) and is_metric(metric))
+        return is_matched and (is_visible is None or is_visible(sensor, metric))
 
     return is_wanted
 
@@ -76,6 +78,7 @@ async def run_watch(
 ) -> None:
     """Serves one watch until the client leaves. Without after_index the first message is the progress at its start."""
     start_index = node.state.position.index if after_index is None else after_index
+    caller = present_caller()
     changes: Any = node.watch(after_index=start_index)
     sender = _Sender(context, progress, start_index=start_index)
     ticker = asyncio.create_task(sender.tick(), name="watch-progress")
@@ -85,6 +88,8 @@ async def run_watch(
         async for applied in changes:
             messages = responses(applied)
             if messages:
+                # A watch may last for months: a token that was revoked sees nothing more.
+                caller.check()
                 await sender.send(messages, index=applied.index)
             else:
                 sender.seen_index = applied.index

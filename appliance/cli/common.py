@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
 from appliance.cli.output import FORMATS
 from appliance.client.connection import Connection
+from appliance.client.credentials import UNIX_PREFIX, ClientCredentials
 from appliance.config import split_address
-from appliance.errors import ConfigurationError
+from appliance.errors import ConfigurationError, InvalidArgument
+from appliance.node.tokens import parse_token
 from appliance.units import Duration, parse_duration
 from raftberry.v1 import reading_pb2
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEFAULT_ENDPOINT: Final = "127.0.0.1:7440"
+LOCAL_SOCKET: Final = Path("/run/raftberry/raftberry.sock")
+"""Of the node that runs as a service on this machine: for root and the group raftberry, without a token."""
+
+_TOKEN: Final = "raftberry.token"
+_AUTHORITY: Final = "raftberry.authority"
 
 CONSISTENCIES: Final = {
     "linearizable": reading_pb2.CONSISTENCY_LINEARIZABLE,
@@ -40,14 +49,56 @@ def _parse_endpoints(_: click.Context, __: click.Parameter, values: tuple[str, .
     endpoints = tuple(part for value in values for part in value.replace(",", " ").split())
     try:
         for endpoint in endpoints:
-            split_address(endpoint, what="--endpoint")
+            if not endpoint.startswith(UNIX_PREFIX):
+                split_address(endpoint, what="--endpoint")
     except ConfigurationError as error:
         raise click.BadParameter(str(error)) from error
-    return tuple(dict.fromkeys(endpoints)) or (DEFAULT_ENDPOINT,)
+    return tuple(dict.fromkeys(endpoints)) or (default_endpoint(),)
+
+
+def default_endpoint() -> str:
+    """The local service's socket where this user may use it, else loopback."""
+    return f"{UNIX_PREFIX}{LOCAL_SOCKET}" if os.access(LOCAL_SOCKET, os.W_OK) else DEFAULT_ENDPOINT
+
+
+def _keep_token(context: click.Context, _: click.Parameter, text: str | None) -> None:
+    if text:
+        try:
+            parse_token(text)
+        except InvalidArgument as error:
+            raise click.BadParameter(error.description) from error
+        context.meta[_TOKEN] = text
+
+
+def _keep_authority(context: click.Context, _: click.Parameter, path: Path | None) -> None:
+    if path is not None:
+        context.meta[_AUTHORITY] = path.read_bytes()
+
+
+def present_credentials() -> ClientCredentials:
+    """Of the command that runs: --token and --ca."""
+    context = click.get_current_context(silent=True)
+    meta = context.meta if context else {}
+    return ClientCredentials(token=meta.get(_TOKEN, ""), authority_pem=meta.get(_AUTHORITY, b""))
 
 
 def connection_options(command: Command) -> Command:
-    """--endpoint and --timeout; the command gets `endpoints` and `timeout`."""
+    """--endpoint and --timeout; the command gets `endpoints` and `timeout`. --token and --ca: see connect."""
+    command = click.option(
+        "--ca",
+        envvar="RAFTBERRY_CA",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        expose_value=False,
+        callback=_keep_authority,
+        help="Certificate of the cluster's CA: connect encrypted.",
+    )(command)
+    command = click.option(
+        "--token",
+        envvar="RAFTBERRY_TOKEN",
+        expose_value=False,
+        callback=_keep_token,
+        help="Who you are, where a node asks for it; better in RAFTBERRY_TOKEN, which `ps` does not show.",
+    )(command)
     command = click.option(
         "--timeout",
         type=DurationType(),
@@ -63,7 +114,8 @@ def connection_options(command: Command) -> Command:
         metavar="HOST:PORT",
         envvar="RAFTBERRY_ENDPOINTS",
         callback=_parse_endpoints,
-        help=f"A node; repeatable: the next is tried when one fails.  [default: {DEFAULT_ENDPOINT}]",
+        help="A node, or unix:PATH; repeatable: the next is tried when one fails.  [default: the local service's "
+        f"socket where you may use it, else {DEFAULT_ENDPOINT}]",
     )(command)
 
 
@@ -106,9 +158,9 @@ def require_producer_pair(producer: str | None, sequence: int | None) -> None:
         raise click.UsageError("--producer and --sequence go together.")
 
 
-def connect(endpoints: tuple[str, ...], timeout: Duration) -> Connection:
-    """A connection to the named endpoints."""
-    return Connection(endpoints, timeout_s=timeout / 1e9)
+def connect(endpoints: Sequence[str], timeout: Duration) -> Connection:
+    """A connection to the named endpoints, with the token and the CA that were named."""
+    return Connection(endpoints, timeout_s=timeout / 1e9, credentials=present_credentials())
 
 
 def note(text: str) -> None:

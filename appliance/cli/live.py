@@ -19,6 +19,7 @@ from rich.text import Text
 
 from appliance import errors
 from appliance.cli import survey
+from appliance.cli.common import connect
 from appliance.cli.main import EXIT_NO_QUORUM, EXIT_OK
 from appliance.cli.output import Row, human_size, reading_rows, render_table
 from appliance.client.connection import Connection
@@ -87,7 +88,7 @@ def show(endpoints: Sequence[str], *, interval: Duration, duration: Duration | N
     pause_s = interval / 1e9 if is_terminal else max(SNAPSHOT_INTERVAL_S, interval / 1e9)
     with (
         survey.Survey(endpoints, timeout_s=ANSWER_TIMEOUT_S) as nodes,
-        Connection(endpoints, timeout_s=ANSWER_TIMEOUT_S) as connection,
+        connect(endpoints, Duration(int(ANSWER_TIMEOUT_S * 1e9))) as connection,
     ):
 
         def look() -> View:

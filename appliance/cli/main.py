@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "top": ("appliance.cli.cluster:top", "The same as `status --live`."),
     "members": ("appliance.cli.cluster:members", "List the members of the cluster."),
     "transfer": ("appliance.cli.cluster:transfer", "Hand leadership to another member."),
+    "token": ("appliance.cli.token:token", "Make, list and revoke tokens: who may do what."),
     "import": ("appliance.cli.csv_files:import_csv", "Write a CSV file into one series; resumable."),
     "export": ("appliance.cli.csv_files:export_csv", "Write one series to a CSV file."),
     "backup": ("appliance.cli.backup:backup_command", "Write the whole state to a file, while writes go on."),

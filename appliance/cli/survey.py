@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from appliance import errors
+from appliance.cli.common import connect
 from appliance.cli.output import Row
 from appliance.client.connection import Connection
 from appliance.client.methods import GET_STATUS
+from appliance.units import Duration
 from raftberry.v1 import cluster_pb2
 
 COLUMNS: Final = (
@@ -45,7 +47,7 @@ class Survey:
 
     def __init__(self, endpoints: Sequence[str], *, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._connections = [Connection([endpoint], timeout_s=timeout_s) for endpoint in endpoints]
+        self._connections = [connect([endpoint], Duration(int(timeout_s * 1e9))) for endpoint in endpoints]
         self._pool = ThreadPoolExecutor(max_workers=min(16, len(endpoints)))
 
     def __enter__(self) -> Survey:

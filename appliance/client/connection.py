@@ -14,6 +14,7 @@ import grpc
 
 from appliance import errors, limits
 from appliance.client import failures
+from appliance.client.credentials import NO_CREDENTIALS, ClientCredentials
 from appliance.client.methods import Method, Request, Response
 
 Result = TypeVar("Result")
@@ -46,8 +47,18 @@ _OPTIONS: Final = [
 class Connection:
     """The endpoints, one channel each, and which of them answered last."""
 
-    def __init__(self, endpoints: Sequence[str], *, timeout_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        *,
+        timeout_s: float = 10.0,
+        credentials: ClientCredentials = NO_CREDENTIALS,
+    ) -> None:
         assert endpoints
+        self.metadata = credentials.metadata()
+        """What goes with each call."""
+
+        self._credentials = credentials
         self.endpoints = tuple(endpoints)
         self.timeout_s = timeout_s
         self._channels: dict[str, grpc.Channel] = {}
@@ -83,7 +94,7 @@ class Connection:
             method.path, method.request.SerializeToString, method.response.FromString
         )
         try:
-            return call(request, timeout=timeout_s)
+            return call(request, timeout=timeout_s, metadata=self.metadata)
         except grpc.RpcError as error:
             raise self._failure(error, endpoint) from error
 
@@ -115,7 +126,7 @@ class Connection:
         open_stream: grpc.UnaryStreamMultiCallable[Request, Response] = channel.unary_stream(
             method.path, method.request.SerializeToString, method.response.FromString
         )
-        call = open_stream(request)
+        call = open_stream(request, metadata=self.metadata)
         try:
             yield from call
         except grpc.RpcError as error:
@@ -126,7 +137,7 @@ class Connection:
     def ready_channel(self, endpoint: str) -> grpc.Channel:
         """A channel whose node has answered, or Unreachable: nothing was sent."""
         if endpoint not in self._channels:
-            channel = grpc.insecure_channel(endpoint, options=_OPTIONS)
+            channel = self._credentials.channel(endpoint, _OPTIONS)
             if not _is_answered(channel):
                 channel.close()
                 raise failures.Unreachable(f"{endpoint}: no connection")

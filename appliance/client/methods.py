@@ -10,7 +10,7 @@ from typing import Final, Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from raftberry.v1 import cluster_pb2, key_value_pb2, maintenance_pb2, reading_pb2
+from raftberry.v1 import access_pb2, cluster_pb2, key_value_pb2, maintenance_pb2, reading_pb2
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -75,4 +75,14 @@ TRANSFER_LEADERSHIP: Final = Method(
 
 BACKUP: Final = Method(
     "MaintenanceService/Backup", maintenance_pb2.BackupRequest, maintenance_pb2.BackupResponse
+)
+
+CREATE_TOKEN: Final = Method(
+    "AccessService/CreateToken", access_pb2.CreateTokenRequest, access_pb2.CreateTokenResponse
+)
+LIST_TOKENS: Final = Method(
+    "AccessService/ListTokens", access_pb2.ListTokensRequest, access_pb2.ListTokensResponse
+)
+REVOKE_TOKEN: Final = Method(
+    "AccessService/RevokeToken", access_pb2.RevokeTokenRequest, access_pb2.RevokeTokenResponse
 )

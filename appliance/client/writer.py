@@ -126,7 +126,7 @@ class ResumingWriter:
         with self._changed:
             self._stream_number += 1
             number = self._stream_number
-        call = open_stream(self._requests(number))
+        call = open_stream(self._requests(number), metadata=self._connection.metadata)
         watchdog = _Watchdog(call.cancel, is_waiting=self._has_pending)
         try:
             for response in call:

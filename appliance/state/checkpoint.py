@@ -148,6 +148,9 @@ def capture(tables: Tables) -> CheckpointWork:
             puts.append(("producers", producer_id.encode(), encode_producer(producer)))
     for series_id in series.dropped:
         deletes.extend((table, encode_id(series_id)) for table in ("series", "heads"))
+    access_puts, access_deletes = tables.access.take_changes()
+    puts.extend(("access", key, record) for key, record in access_puts)
+    deletes.extend(("access", key) for key in access_deletes)
     work = CheckpointWork(
         meta=Meta(keys.revision, tables.elapsed_ns, series.next_id, producers.uses),
         position=tables.position,
@@ -203,6 +206,8 @@ def restore_tables(tables: Tables, reader: StoreReader) -> None:
     tables.configuration = decode_record(reader.get("meta", CONFIGURATION_KEY), members)
     for key, value in reader.scan("keys"):
         tables.keys.load(decode_key(key, value))
+    for key, value in reader.scan("access"):
+        tables.access.load(key, value)
     tables.producers.load([decode_producer(key, value) for key, value in reader.scan("producers")])
     tables.outcomes.load(decode_id("outcomes", key) for key, _ in reader.scan("outcomes"))
     heads = dict(reader.scan("heads"))

@@ -30,6 +30,7 @@ class PreparedHash:
     configuration: Configuration
     keys: list[KeyRecord]
     producers: list[tuple[str, bytes]]
+    access: list[tuple[bytes, bytes]]
     series: list[tuple[SeriesView, bytes]]
     reader: StoreReader
 
@@ -44,6 +45,8 @@ class PreparedHash:
                 digest.update(_framed(record.key.encode(), encode_key(record)))
             for producer_id, record_bytes in self.producers:
                 digest.update(_framed(producer_id.encode(), record_bytes))
+            for key, record_bytes in self.access:
+                digest.update(_framed(key, record_bytes))
             for view, attributes in self.series:
                 digest.update(_framed(attributes, _series_digest(view, self.reader)))
         finally:
@@ -63,6 +66,8 @@ def prepare_hash(tables: Tables, reader: StoreReader) -> PreparedHash:
             len(tables.keys.records),
             len(tables.producers.records),
             len(tables.series.by_name),
+            len(tables.access.tokens),
+            len(tables.access.invites),
         ),
         configuration=tables.configuration,
         keys=tables.keys.list_prefix("", limit=0),
@@ -70,6 +75,7 @@ def prepare_hash(tables: Tables, reader: StoreReader) -> PreparedHash:
             (producer_id, encode_producer(producer))
             for producer_id, producer in sorted(tables.producers.records.items())
         ],
+        access=tables.access.records(),
         series=[(view_series(series), encode_series(series)) for series in tables.series.match("", "")],
         reader=reader,
     )

@@ -15,6 +15,7 @@ from typing import Final
 
 from appliance.errors import ConditionFailed, InvalidArgument, NotApplied
 from appliance.model import Configuration, Member, Position, Verdict
+from appliance.state.access import ACCESS_KINDS, AccessTable
 from appliance.state.checkpoint import CheckpointWork, capture, capture_cost, read_outcome, restore_tables
 from appliance.state.configuration import founding_configuration, to_member
 from appliance.state.digest import PreparedHash, prepare_hash
@@ -57,6 +58,7 @@ class StateMachine:
             "set_series": self._set_series,
             "delete_series": self._delete_series,
             "found": self._found,
+            **dict.fromkeys(ACCESS_KINDS, self._change_access),
         }
 
     @classmethod
@@ -184,10 +186,19 @@ class StateMachine:
         """The committed one: as of position."""
         return self._tables.configuration
 
+    @property
+    def access(self) -> AccessTable:
+        """Tokens and invites; read-only."""
+        return self._tables.access
+
     def prepare_query(self, spec: QuerySpec, reader: StoreReader) -> PreparedQuery:
         """The query on the state as it stands; iterate it on any thread. It closes reader."""
         assert reader.position.index >= self._checkpointed.index, "reader is older than the checkpoint"
-        return prepare_query(self._tables.series.match(spec.sensor, spec.metric), spec, reader, self.position)
+        found = self._tables.series.match(spec.sensor, spec.metric)
+        if spec.is_visible is not None:
+            is_visible = spec.is_visible
+            found = [series for series in found if is_visible(series.sensor, series.metric)]
+        return prepare_query(found, spec, reader, self.position)
 
     def prepare_hash(self, reader: StoreReader) -> PreparedHash:
         """The hash of the logical content as it stands; run it on any thread. It closes reader."""
@@ -338,6 +349,10 @@ class StateMachine:
         pattern = operation.delete_series
         count = self._tables.series.delete_matching(pattern.sensor, pattern.metric)
         return OperationResult(Verdict.APPLIED, self.position.index, series_count=count)
+
+    def _change_access(self, operation: command_pb2.Operation) -> OperationResult:
+        self._tables.access.apply(operation, elapsed_ns=self._tables.elapsed_ns)
+        return OperationResult(Verdict.APPLIED, self.position.index)
 
     def _found(self, operation: command_pb2.Operation) -> OperationResult:
         tables = self._tables

@@ -5,7 +5,7 @@ Values only, immutable, so that any thread may hold them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 
@@ -175,7 +175,7 @@ class QuerySpec:
     """sensor, metric: globs, '' means '*'. Half-open [start, end) in ns, None: open.
 
     limit: readings or windows per series, 0: none. step_ns 0: one window over the range.
-    quantile: of PERCENTILE, 0 to 1.
+    quantile: of PERCENTILE, 0 to 1. is_visible: which series the caller may see; None: all.
     """
 
     sensor: str
@@ -187,6 +187,7 @@ class QuerySpec:
     aggregations: tuple[Aggregation, ...] = ()
     quantile: float = 0.5
     step_ns: int = 0
+    is_visible: Callable[[str, str], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,6 +6,7 @@ Loop thread only.
 from __future__ import annotations
 
 from appliance.model import Configuration, Position
+from appliance.state.access import AccessTable
 from appliance.state.effects import OutcomeTable
 from appliance.state.keys import KeyTable
 from appliance.state.producers import ProducerTable
@@ -25,3 +26,4 @@ class Tables:
         self.outcomes = OutcomeTable()
         self.configuration = Configuration()
         self.configuration_changed = False
+        self.access = AccessTable()

@@ -25,6 +25,7 @@ TABLES: Final = (
     "heads",
     "outcomes",
     "blocks",
+    "access",
 )
 """Durable: the place in this tuple is the first byte of a key. New tables go to the end."""
 

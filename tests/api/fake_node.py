@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from appliance.errors import RaftberryError
 from appliance.model import Member, MemberId, Position, Role
 from appliance.state import EntryEffects, KeyRecord, QueryChunk, QuerySpec, SeriesInfo, SeriesLatest
+from appliance.state.access import AccessTable
 from appliance.state.names import matcher
 from raftberry.internal.v1 import command_pb2
 
@@ -132,6 +133,7 @@ class FakeState:
 
     def __init__(self) -> None:
         self.position = Position(7, 2)
+        self.access = AccessTable()
         self.latest_list: list[SeriesLatest] = []
         self.series_list: list[SeriesInfo] = []
         self.producers: dict[str, int] = {}

@@ -239,6 +239,7 @@ async def test_reflection_lists_and_describes_every_service(api: Api) -> None:
         "raftberry.v1.KeyValueService",
         "raftberry.v1.ClusterService",
         "raftberry.v1.MaintenanceService",
+        "raftberry.v1.AccessService",
         "api.v1.KeyValueService",
         "api.v1.RaftService",
         "grpc.health.v1.Health",

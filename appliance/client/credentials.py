@@ -1,0 +1,52 @@
+"""How a client proves itself, and knows the cluster: a token, and the cluster's CA.
+
+Invariant: a token that names a CA travels to nodes of that CA only, never in plain text. A certificate is checked
+against the CA and one name that all nodes of a cluster share, because addresses change and the CA does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+
+from appliance.errors import ConfigurationError
+from appliance.node.tokens import NO_FINGERPRINT, parse_token
+
+NODE_NAME: Final = "raftberry.internal"
+"""In every node's certificate: whoever shows it is a node of the cluster whose CA signed it."""
+
+UNIX_PREFIX: Final = "unix:"
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCredentials:
+    """token: its text; authority_pem: certificate of the cluster's CA. Empty: none."""
+
+    token: str = ""
+    authority_pem: bytes = b""
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes with each call."""
+        return (("authorization", f"Bearer {self.token}"),) if self.token else ()
+
+    def channel(self, endpoint: str, options: list[tuple[str, int]]) -> grpc.Channel:
+        """A channel to HOST:PORT or unix:PATH."""
+        if endpoint.startswith(UNIX_PREFIX):
+            return grpc.insecure_channel(
+                endpoint, options=[*options, ("grpc.default_authority", "localhost")]
+            )
+        if not self.authority_pem:
+            if self.token and parse_token(self.token).fingerprint != NO_FINGERPRINT:
+                raise ConfigurationError(
+                    f"{endpoint}: this token is for an encrypted cluster and is not sent in plain text: "
+                    "name the certificate of the cluster's CA with --ca or RAFTBERRY_CA"
+                )
+            return grpc.insecure_channel(endpoint, options=options)
+        channel_credentials = grpc.ssl_channel_credentials(self.authority_pem)
+        named = [*options, ("grpc.ssl_target_name_override", NODE_NAME)]
+        return grpc.secure_channel(endpoint, channel_credentials, options=named)
+
+
+NO_CREDENTIALS: Final = ClientCredentials()
