@@ -260,7 +260,7 @@ async def _serve_node(serving: Serving, parts: _Parts) -> None:
     facts = NodeFacts(serving.config, client.tally)
     observing = make_observing(parts.core, parts.node, parts.links, facts)
     parts.upcalls.on_observing = observing.on_frame
-    async with open_web(serving.config, parts.node, facts, observing):
+    async with open_web(serving.config, parts.node, facts, observing, access):
         await client.start()
         await _run_until_stopped(serving, parts)
     await client.stop(grace=1.0)

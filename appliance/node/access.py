@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from appliance.clock import Clock
-from appliance.errors import PermissionDenied, RateLimited, Unauthenticated
+from appliance.errors import NotApplied, PermissionDenied, RateLimited, Unauthenticated
 from appliance.limits import TOKENS_MAX
 from appliance.node.tokens import hash_token
 from appliance.state.access import AccessTable, TokenRecord
@@ -89,6 +89,10 @@ class TokenCaller:
         self._read = _scopes(record.read)
         self._key_write = _any_of(record.key_write)
         self._key_read = _any_of(record.key_read)
+
+    @property
+    def may_read_all(self) -> bool:
+        return "*" in map(_shortest, self.record.read)
 
     def check(self) -> None:
         self._access.check(self.record)
@@ -174,6 +178,18 @@ class Access:
         caller.check()
         return caller
 
+    @property
+    def is_required(self) -> bool:
+        return self._is_token_required
+
+    def reader(self, token: str) -> str | None:
+        """For the dashboard: the name of a token that may read every series; None: this one may not."""
+        try:
+            caller = self.authorize(f"Bearer {token}")
+        except NotApplied:
+            return None
+        return caller.name if isinstance(caller, TokenCaller) and caller.may_read_all else None
+
     def check(self, record: TokenRecord) -> None:
         """Raises Unauthenticated when the token was revoked or has ended since."""
         if self._table().by_hash.get(record.hash) != record:
@@ -229,6 +245,10 @@ def _scopes(globs: tuple[str, ...]) -> _Scopes:
 def whole_scope(glob: str) -> str:
     """A scope without a slash is one of sensors, with all their metrics."""
     return glob if "/" in glob else f"{glob}/*"
+
+
+def _shortest(glob: str) -> str:
+    return "*" if glob == "*/*" else glob
 
 
 def _any_of(globs: tuple[str, ...]) -> Callable[[str], bool]:

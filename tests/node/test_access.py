@@ -160,6 +160,17 @@ def test_a_pattern_shows_what_may_be_read_and_one_series_is_refused_by_name() ->
         reader.check_read("kitchen", "m")
 
 
+def test_the_dashboard_is_for_a_token_that_reads_everything() -> None:
+    desk = Desk()
+    desk.add("all", read=("a", "*"))
+    desk.add("some", read=("greenhouse/*",))
+    desk.add("operator", is_operator=True)
+    assert desk.access.is_required
+    assert desk.access.reader("all") == "name-all"
+    assert [desk.access.reader(text) for text in ("some", "operator", "unknown")] == [None, None, None]
+    assert not Desk(is_token_required=False).access.is_required
+
+
 def test_keys_have_globs_of_their_own() -> None:
     both = caller(key_write=("heating/*",), key_read=("*",))
     both.check_key_write("heating/target")
