@@ -76,6 +76,9 @@ class Node:
     client_address: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
     peer_address: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
     web_address: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
+    prefix: tuple[str, ...] = ()
+    """What runs the command line: `nsenter` and its options, for a node in a namespace of its own."""
+
     process: subprocess.Popen[bytes] | None = None
     _channel: grpc.Channel | None = None
 
@@ -111,6 +114,7 @@ class Node:
         if failpoint:
             environment["RAFTBERRY_FAILPOINT"] = failpoint
         command = [
+            *self.prefix,
             *(sys.executable, "-m", "appliance", "serve"),
             *("--name", self.name, "--data", str(self.data), "--insecure"),
             *("--client-address", self.client_address, "--peer-address", self.peer_address),

@@ -6,6 +6,7 @@ Invariant: entries are taken once each, in order, from whichever node applies th
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from dataclasses import dataclass
 
 from appliance.model import Verdict
@@ -43,10 +44,8 @@ class Reference:
     def key_at(self, key: str, index: int) -> KeyState:
         """The key as of the entry at index."""
         states = self.keys.get(key, [])
-        for state in reversed(states):
-            if state.index <= index:
-                return state
-        return KeyState(0, 0, None)
+        place = bisect_right(states, index, key=lambda state: state.index)
+        return states[place - 1] if place else KeyState(0, 0, None)
 
     def live_keys(self) -> dict[str, tuple[bytes, int]]:
         last = {key: states[-1] for key, states in self.keys.items()}

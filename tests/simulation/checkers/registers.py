@@ -8,6 +8,7 @@ within a forward zone. A write of unknown outcome counts if somebody read it, an
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -66,9 +67,10 @@ def _check_zones(clusters: list[_Cluster]) -> None:
     for cluster in clusters:
         if cluster.earliest_end < cluster.latest_begin:
             continue
-        for one in forward:
-            if one.earliest_end < cluster.latest_begin and cluster.earliest_end < one.latest_begin:
-                _fail(one, cluster)
+        # Forward zones don't overlap: only the last that begins before this one can reach beyond its end.
+        place = bisect_left(forward, cluster.latest_begin, key=lambda one: one.earliest_end)
+        if place and cluster.earliest_end < forward[place - 1].latest_begin:
+            _fail(forward[place - 1], cluster)
 
 
 def _fail(one: _Cluster, other: _Cluster) -> None:
