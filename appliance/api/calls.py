@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 UNARY_DEADLINE_DEFAULT_NS: Final = 10_000_000_000
 """For unary calls, and for the read barrier of streams, that come without a deadline."""
 
+_OVER: Final = (aio.AbortError, aio.InternalError)
+"""The call has its status already, or its client has left: nobody can be told anything."""
+
 Context = aio.ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Handlers = dict[str, Handler]
@@ -54,7 +57,7 @@ def unary(behaviour: Callable[[Any, Context], Awaitable[Message]], request: type
     async def call(raw: bytes, context: Context) -> Message:
         try:
             return await behaviour(parse(raw) if parse else raw, context)
-        except aio.AbortError:
+        except _OVER:
             raise
         except Exception as error:  # noqa: BLE001 the top of a call (style rule 11)
             await abort(context, error)
@@ -83,7 +86,7 @@ def message_stream(behaviour: Callable[[Any, Context], Awaitable[None]], request
     async def call(raw: bytes, context: Context) -> None:
         try:
             await behaviour(parse(raw), context)
-        except aio.AbortError:
+        except _OVER:
             raise
         except Exception as error:  # noqa: BLE001 the top of a call (style rule 11)
             await abort(context, error)
@@ -97,7 +100,7 @@ def bidi_stream(behaviour: Callable[[Context], Awaitable[None]]) -> Handler:
     async def call(_requests: AsyncIterator[bytes], context: Context) -> None:
         try:
             await behaviour(context)
-        except aio.AbortError:
+        except _OVER:
             raise
         except Exception as error:  # noqa: BLE001 the top of a call (style rule 11)
             await abort(context, error)

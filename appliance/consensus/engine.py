@@ -16,6 +16,7 @@ from appliance.consensus.flow import Flow
 from appliance.consensus.guard import Guard
 from appliance.consensus.log import LogImage
 from appliance.consensus.options import MILLISECOND_NS, ConsensusOptions
+from appliance.consensus.plausible import implausible
 from appliance.consensus.promises import Promises
 from appliance.consensus.reads import ReadDone, Reads
 from appliance.consensus.replica import Replica, Send
@@ -152,6 +153,13 @@ class Engine:
             is_urgent or self._replica.now_ns() >= held_ns + self._replica.options.news_hold_ns
         ):
             self._guard.release_news()
+
+    def is_plausible(self, member: MemberId, frame: peer_pb2.Frame) -> bool:
+        """False, counted and told in the events, for what no node of ours would say."""
+        reason = implausible(frame, self._replica.log.term)
+        if reason:
+            self._replica.drop(reason, member)
+        return not reason
 
     def receive(self, member: MemberId, frame: peer_pb2.Frame) -> bool:
         """True if a tick has something to do now."""

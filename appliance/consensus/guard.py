@@ -213,6 +213,9 @@ class Guard:
 
     def _on_append_entries(self, member: MemberId, frame: peer_pb2.Frame) -> None:
         body, log = frame.append_entries, self._replica.log
+        if frame.term == log.term and self._is_second_leader(member):
+            self._replica.drop("second_leader", member)
+            return
         first = body.prev_log_index + 1
         entries = [(entry.command, first + offset, entry.term) for offset, entry in enumerate(body.entries)]
         previous = Position(body.prev_log_index, body.prev_log_term)
@@ -242,6 +245,10 @@ class Guard:
         self.core.receive(member, message)
         self._verdict = None
         self._answer_at_once(member, body.round)
+
+    def _is_second_leader(self, member: MemberId) -> bool:
+        """Of this node's own term, in which it leads or follows somebody else: a term has one leader."""
+        return self.core.is_leader or self.core.leader not in (None, member)
 
     def _resolve_conflict(self, member: MemberId, verdict: Accepted) -> None:
         """Truncate here: the durable index falls before PySyncObj commits, and it sees only a slice of a long log."""
@@ -316,6 +323,9 @@ class Guard:
             self._replica.drop("answer_to_no_leader", member)
             return
         answer = frame.append_entries_reply
+        if answer.success and answer.next_index > self._replica.log.last_index + 1:
+            self._replica.drop("ack_beyond_log", member)
+            return
         self.has_news |= self.reads.has_waiting or not answer.success
         self.reads.echoed(member, answer.round)
         if answer.success:

@@ -75,6 +75,9 @@ def syslog_priority(level: int) -> int:
     return next((priority for bound, priority in _SYSLOG_PRIORITIES if level <= bound), 2)
 
 
+GRPC_CALLS_LOGGER: Final = "grpc._cython.cygrpc"
+
+
 def configure_logging(level: str, environment: Mapping[str, str] = os.environ) -> None:
     """Send the process's log lines to journald if stderr is connected to it, else to stderr."""
     if journal is not None and is_journal(environment, sys.stderr.fileno()):
@@ -86,6 +89,15 @@ def configure_logging(level: str, environment: Mapping[str, str] = os.environ) -
     logging.basicConfig(level=level.upper(), handlers=[handler])
     # gRPC reports each reset connection of a client as if it were ours.
     logging.getLogger("grpc").setLevel(logging.WARNING)
+    logging.getLogger(GRPC_CALLS_LOGGER).addFilter(ClientLeft())
+
+
+class ClientLeft(logging.Filter):
+    """Lets pass all but gRPC's report, with a traceback, that an answer found its client gone (cut off, timed out)."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        # By its name: gRPC has no public one for it, and this package does not know gRPC.
+        return not (record.exc_info and type(record.exc_info[1]).__name__ == "ExecuteBatchError")
 
 
 def set_log_level(level: str) -> None:

@@ -198,7 +198,7 @@ class NodeCore:
         return None if heard is None else (self.clock.monotonic_ns() - heard) // 1_000_000
 
     def on_frame(self, member: MemberId, frame: peer_pb2.Frame) -> None:
-        if self.quarantine_reason:
+        if self.quarantine_reason or not self.engine.is_plausible(member, frame):
             return
         self.acquaintances.saw(frame)
         self._heard_ns[member] = self.clock.monotonic_ns()

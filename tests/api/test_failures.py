@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc import StatusCode
+from grpc._cython.cygrpc import ExecuteBatchError
 
 from appliance import errors
-from appliance.api import failures
+from appliance.api import calls, failures
 
 CASES: list[tuple[Exception, StatusCode, str, str]] = [
     (errors.InvalidArgument("f", "m"), StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT", "NOT_APPLIED"),
@@ -75,3 +79,15 @@ def test_history_gone_says_where_history_begins() -> None:
 def test_insides_of_a_bug_stay_inside() -> None:
     assert "secret" not in failures.status_of(ValueError("secret")).message
     assert failures.status_of(errors.StorageFailed("m")).message != "m"
+
+
+async def test_what_a_departed_client_cannot_be_told_is_not_logged_as_a_bug(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def behaviour(_request: object, _context: object) -> Message:
+        raise ExecuteBatchError("the client has left")
+
+    handler: Any = calls.unary(behaviour, None)
+    with pytest.raises(ExecuteBatchError):
+        await handler.unary_unary(b"", None)
+    assert not caplog.records

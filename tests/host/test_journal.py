@@ -7,9 +7,17 @@ import os
 from pathlib import Path
 
 import pytest
+from grpc._cython.cygrpc import ExecuteBatchError
 
 from appliance.host import journal
-from appliance.host.journal import FIELDS_MAX, JournalHandler, fields_of, is_journal, syslog_priority
+from appliance.host.journal import (
+    FIELDS_MAX,
+    ClientLeft,
+    JournalHandler,
+    fields_of,
+    is_journal,
+    syslog_priority,
+)
 
 
 def record_of(message: str, *args: object, level: int = logging.INFO) -> logging.LogRecord:
@@ -57,6 +65,16 @@ def test_every_field_is_one_that_the_bindings_take() -> None:
     assert sent[0]["MESSAGE"] == "committed term=2"
     # The bindings format this one as a number.
     assert sent[0]["CODE_LINE"] == 7
+
+
+def test_a_client_that_left_before_its_answer_is_no_error_of_ours() -> None:
+    def report(error: Exception) -> logging.LogRecord:
+        failure = (type(error), error, None)
+        return logging.LogRecord("grpc", logging.ERROR, "server.py", 1, "raised in core", (), failure)
+
+    assert not ClientLeft().filter(report(ExecuteBatchError("execute_batch")))
+    assert ClientLeft().filter(report(ValueError("a bug")))
+    assert ClientLeft().filter(record_of("no exception at all"))
 
 
 def test_a_journal_that_fails_does_not_fail_the_caller(capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,6 +42,11 @@ class RotatingClient:
             self._channel.close()
             self._channel = None
 
+    @property
+    def address(self) -> str:
+        """The endpoint that the next call uses."""
+        return self.endpoints[self._current]
+
     def rotate(self) -> None:
         """Forgets the present connection; the next call uses the next endpoint."""
         self.close()
