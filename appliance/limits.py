@@ -80,10 +80,14 @@ WATCH_QUEUE_BYTES_MAX: Final = 4 * MIB
 
 WATCHERS_MAX: Final = 2_000
 
-BLOCK_READINGS_TARGET: Final = 1_000
-"""A head is sealed at this many readings; see the codec's measurements."""
+PAGE_BYTES: Final = 4 * KIB
+"""Of LMDB on most kernels; it takes the system's own."""
 
-BLOCK_READINGS_MAX: Final = 8_192
+BLOCK_RECORD_OVERHEAD: Final = 16 + 5
+"""What LMDB's page header and the record's envelope add to a block that fills pages of its own."""
+
+BLOCK_READINGS_MAX: Final = 32_768
+"""Of one chunk of a block: bounds what is decoded at once where readings compress to almost nothing."""
 
 ENCODE_READINGS_MIN: Final = 64
 """Batches of a series from here on are encoded where they enter."""
@@ -119,4 +123,3 @@ assert STREAM_IN_FLIGHT_MAX * 2 <= PRODUCER_WINDOW
 assert MESSAGE_BYTES_MAX + BATCH_BYTES_TARGET <= ENTRY_BYTES_MAX
 assert LOG_SLICE_BYTES_MAX < PEER_IN_FLIGHT_BYTES_MAX
 assert SNAPSHOT_CHUNK_BYTES < PEER_IN_FLIGHT_BYTES_MAX
-assert BLOCK_READINGS_TARGET <= BLOCK_READINGS_MAX

@@ -1,35 +1,222 @@
-"""From sealed chunks to blocks: merged, in order of time, packed. Called by the committer.
+"""From a head's chunks to blocks that fill the store's pages; the rest stays head. Called by the committer.
 
-Invariant: the blocks of one Sealed hold its readings, each time once with the value written last.
+Invariant: blocks and what is kept hold the readings given, each time once with the value written last, and no time is
+in two of them.
+A large value takes whole pages of LMDB: blocks of 1,000 readings of 3.3 bytes took 4.1 bytes each there. So blocks are
+cut by encoded size. Chunks that came large enough (batches of a client) are stored as they came, several to a block;
+small ones are merged and encoded again. A block does not reach across a gap of several blocks' lengths, so that a range
+of time is found in few of them: what lies scattered goes into blocks of its own, which are `late`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
 from appliance import limits
-from appliance.state.columns import CODEC_PCODEC, Columns, concatenate, pack, sort_keep_last
-from appliance.state.layouts import Block
-from appliance.state.series import Chunk, Sealed
+from appliance.state.columns import CODEC_PCODEC, Columns, Times, concatenate, pack, sort_keep_last
+from appliance.state.layouts import Block, block_bytes
+from appliance.state.series import Chunk
 from appliance.state.sweep import load_chunk
 
+AS_IS_READINGS_MIN: Final = 512
+"""Below it a chunk gains more from being encoded anew than that costs (3.4 bytes a reading against 4.1)."""
 
-def build_blocks(series_id: int, sealed: Sealed, *, integer: bool) -> list[Block]:
-    """At most sealed.sequence_count blocks; one packed chunk becomes a block with the same bytes."""
-    only = sealed.chunks[0]
-    if len(sealed.chunks) == 1 and only.codec == CODEC_PCODEC and only.count <= limits.BLOCK_READINGS_MAX:
-        return [Block(series_id, sealed.sequence, integer, only)]
-    where = f"sealed readings of series {series_id}"
-    columns = sort_keep_last(
-        concatenate([load_chunk(chunk, integer=integer, where=where) for chunk in sealed.chunks])
-    )
-    count = len(columns.times)
-    size = -(-count // -(-count // limits.BLOCK_READINGS_MAX))
-    return [
-        Block(series_id, sealed.sequence + place, integer, pack_sorted(columns, begin, begin + size))
-        for place, begin in enumerate(range(0, count, size))
+AS_IS_CHUNKS_MAX: Final = 16
+WASTE_MAX: Final = 0.02
+"""Of a block's pages; a block that is filled better is not tried to be filled more."""
+
+CUT_TRIES_MAX: Final = 5
+GAP_BLOCKS: Final = 4
+"""A gap this many times as long as a usual block ends a block."""
+
+KEPT_BLOCKS_MAX: Final = 3
+"""Blocks' worth of readings that a head keeps for want of neighbours; beyond it they become late blocks."""
+
+
+@dataclass(slots=True)
+class Built:
+    """kept: ascending and apart in time. late: blocks that reach over long times."""
+
+    blocks: list[Block] = field(default_factory=list)
+    late: list[Block] = field(default_factory=list)
+    kept: list[Chunk] = field(default_factory=list)
+
+    def span_max(self) -> int:
+        return max((block.max_time - block.min_time for block in self.blocks), default=0)
+
+
+class BlockBuilder:
+    """For the blocks of one series at one checkpoint."""
+
+    def __init__(self, series_id: int, next_sequence: int, *, integer: bool, page_bytes: int) -> None:
+        self._series_id, self._sequence, self._integer = series_id, next_sequence, integer
+        self._page_bytes = page_bytes
+        self._target = block_target(page_bytes)
+        self._built = Built()
+        self._bytes_per_reading = 4.0
+
+    def build(self, chunks: Sequence[Chunk]) -> Built:
+        """chunks in the order they were written."""
+        as_is, others = _sift(chunks)
+        for run in _runs(as_is):
+            self._store_as_is(run)
+        if others:
+            where = f"readings of series {self._series_id}"
+            columns = [load_chunk(chunk, integer=self._integer, where=where) for chunk in others]
+            self._encode(sort_keep_last(concatenate(columns)))
+        self._built.kept.sort(key=lambda chunk: chunk.min_time)
+        return self._built
+
+    @property
+    def next_sequence(self) -> int:
+        return self._sequence
+
+    def _store_as_is(self, chunks: list[Chunk]) -> None:
+        """Chunks of one stretch of time: as many to a block as fill its pages best."""
+        while chunks:
+            sizes = [
+                block_bytes(chunks[:count]) for count in range(1, min(len(chunks), AS_IS_CHUNKS_MAX) + 1)
+            ]
+            wastes = [self._waste(size) for size in sizes]
+            count = next((place for place, waste in enumerate(wastes) if waste <= WASTE_MAX), None)
+            if count is None:
+                if len(chunks) < AS_IS_CHUNKS_MAX and sizes[-1] < self._target:
+                    self._built.kept.extend(chunks)
+                    return
+                count = wastes.index(min(wastes))
+            self._add(self._built.blocks, chunks[: count + 1])
+            chunks = chunks[count + 1 :]
+
+    def _encode(self, columns: Columns) -> None:
+        remainders: list[Columns] = []
+        for segment in self._segments(columns):
+            begin = self._cut(segment, self._built.blocks)
+            if begin < len(segment.times):
+                remainders.append(Columns(segment.times[begin:], segment.values[begin:]))
+        kept = [_packed(remainder) for remainder in remainders]
+        if sum(_size(chunk) for chunk in kept) > KEPT_BLOCKS_MAX * self._target and len(kept) > 1:
+            scattered = concatenate(remainders[:-1])
+            begin = self._cut(scattered, self._built.late)
+            kept = kept[-1:]
+            if begin < len(scattered.times):
+                kept.append(_packed(Columns(scattered.times[begin:], scattered.values[begin:])))
+        self._built.kept.extend(kept)
+
+    def _segments(self, columns: Columns) -> list[Columns]:
+        times = columns.times
+        if len(times) < 2:
+            return [columns]
+        gaps = _gaps(times)
+        usual = float(np.median(gaps)) * self._target / self._bytes_per_reading
+        cuts = np.flatnonzero(gaps > GAP_BLOCKS * usual) + 1
+        bounds = [0, *cuts.tolist(), len(times)]
+        return [Columns(times[begin:end], columns.values[begin:end]) for begin, end in pairwise(bounds)]
+
+    def _cut(self, columns: Columns, blocks: list[Block]) -> int:
+        """Full blocks from the front; where what is left begins."""
+        begin = 0
+        while (chunk := self._full(columns, begin)) is not None:
+            self._add(blocks, [chunk])
+            begin += chunk.count
+        return begin
+
+    def _full(self, columns: Columns, begin: int) -> Chunk | None:
+        """The longest chunk from begin on that fits into a block, as far as few tries find it; None: no full one."""
+        left = min(len(columns.times) - begin, limits.BLOCK_READINGS_MAX)
+        found: Chunk | None = None
+        count, above = min(int(self._target / self._bytes_per_reading) + 1, left), left + 1
+        for _ in range(CUT_TRIES_MAX):
+            if count < 1:
+                break
+            chunk = _packed(
+                Columns(columns.times[begin : begin + count], columns.values[begin : begin + count])
+            )
+            size = block_bytes([chunk])
+            self._bytes_per_reading = max(size / count, 0.05)
+            if size <= self._target:
+                if found is None or count > found.count:
+                    found = chunk
+                if count == left or self._waste(size) <= WASTE_MAX:
+                    break
+                # Half a percent below the proportion: one step too far costs another try.
+                count = max(min(int(count * self._target / size * 0.995), above - 1, left), count + 1)
+            else:
+                above = min(above, count)
+                count = min(int(count * self._target / size * 0.995), count - 1)
+            if found is not None and not found.count < count < above:
+                break
+        if found is None:
+            return None
+        is_full = self._waste(block_bytes([found])) <= 4 * WASTE_MAX or found.count < left
+        return found if is_full or found.count == limits.BLOCK_READINGS_MAX else None
+
+    def _waste(self, size: int) -> float:
+        """Share of the pages that a record of such a block leaves empty."""
+        stored = size + limits.BLOCK_RECORD_OVERHEAD
+        pages = -(-stored // self._page_bytes)
+        return 1 - stored / (pages * self._page_bytes)
+
+    def _add(self, blocks: list[Block], chunks: Sequence[Chunk]) -> None:
+        blocks.append(Block(self._series_id, self._sequence, self._integer, tuple(chunks)))
+        self._sequence += 1
+
+
+def block_target(page_bytes: int) -> int:
+    """Bytes of a block's value: with what LMDB and the record's envelope add, whole pages, 8 KiB or one page."""
+    pages = max(1, 2 * limits.PAGE_BYTES // page_bytes) if page_bytes >= limits.PAGE_BYTES else 2
+    return pages * page_bytes - limits.BLOCK_RECORD_OVERHEAD
+
+
+def _sift(chunks: Sequence[Chunk]) -> tuple[list[Chunk], list[Chunk]]:
+    """(those that may be stored as they came, ascending; the others as written)."""
+    order = sorted(range(len(chunks)), key=lambda place: chunks[place].min_time)
+    as_is: set[int] = set()
+    reach: int | None = None
+    for rank, place in enumerate(order):
+        chunk = chunks[place]
+        following = chunks[order[rank + 1]].min_time if rank + 1 < len(order) else None
+        is_apart = (reach is None or reach < chunk.min_time) and (
+            following is None or chunk.max_time < following
+        )
+        is_large = AS_IS_READINGS_MIN <= chunk.count <= limits.BLOCK_READINGS_MAX
+        if is_apart and is_large and chunk.codec == CODEC_PCODEC:
+            as_is.add(place)
+        reach = chunk.max_time if reach is None else max(reach, chunk.max_time)
+    return [chunks[place] for place in order if place in as_is], [
+        chunk for place, chunk in enumerate(chunks) if place not in as_is
     ]
 
 
-def pack_sorted(columns: Columns, begin: int, end: int) -> Chunk:
-    times, values = columns.times[begin:end], columns.values[begin:end]
-    codec, packed_times, packed_values = pack(times, values)
-    return Chunk(codec, len(times), packed_times, packed_values, int(times[0]), int(times[-1]))
+def _runs(chunks: list[Chunk]) -> list[list[Chunk]]:
+    """Cut where a gap is many times as long as the chunks beside it."""
+    runs: list[list[Chunk]] = []
+    for chunk in chunks:
+        if runs:
+            before = runs[-1][-1]
+            span = max(chunk.max_time - chunk.min_time, before.max_time - before.min_time)
+            if chunk.min_time - before.max_time <= GAP_BLOCKS * AS_IS_CHUNKS_MAX * span:
+                runs[-1].append(chunk)
+                continue
+        runs.append([chunk])
+    return runs
+
+
+def _gaps(times: Times) -> NDArray[np.float64]:
+    """As floats: the distance of two int64 may not fit one."""
+    return np.diff(times).view(np.uint64).astype(np.float64)
+
+
+def _packed(columns: Columns) -> Chunk:
+    """columns ascend."""
+    codec, times, values = pack(columns.times, columns.values)
+    return Chunk(codec, len(columns.times), times, values, int(columns.times[0]), int(columns.times[-1]))
+
+
+def _size(chunk: Chunk) -> int:
+    return len(chunk.times) + len(chunk.values)

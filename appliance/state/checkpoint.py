@@ -14,7 +14,7 @@ import numpy as np
 from appliance import limits
 from appliance.errors import CorruptData
 from appliance.model import Configuration, Position
-from appliance.state.blocks import build_blocks
+from appliance.state.blocks import BlockBuilder, Built, block_target
 from appliance.state.columns import CODEC_RAW, pack, value_dtype
 from appliance.state.configuration import CONFIGURATION_KEY, decode_record, encode_record
 from appliance.state.layouts import (
@@ -46,9 +46,21 @@ from appliance.storage.store import Record, StoreBatch, StoreReader
 
 
 class _SeriesCapture(NamedTuple):
+    """is_full: the head may fill a block; its tail is a chunk then."""
+
     series: Series
     figures: HeadFigures
     head: HeadView
+    is_full: bool
+
+
+class _Written(NamedTuple):
+    """What a checkpoint made of a head that was full."""
+
+    series: Series
+    chunk_count: int
+    kept: list[Chunk]
+    figures: HeadFigures
 
 
 class CheckpointWork:
@@ -66,6 +78,7 @@ class CheckpointWork:
         puts: list[Record],
         deletes: list[tuple[str, bytes]],
         delete_prefixes: list[tuple[str, bytes]],
+        page_bytes: int,
     ) -> None:
         self.position = position
         self._meta = meta
@@ -76,10 +89,11 @@ class CheckpointWork:
         self._puts = puts
         self._deletes = deletes
         self._delete_prefixes = delete_prefixes
-        self._sealed_bytes: list[int] = []
+        self._page_bytes = page_bytes
+        self._written: list[_Written] = []
 
     def batch(self) -> StoreBatch:
-        """Merges, encodes and packs: some 0.2 ms a sealed block. Once."""
+        """Merges, encodes and packs: some 0.4 ms a block. Once."""
         puts = [*self._puts, ("meta", STATE_KEY, encode_meta(self._meta))]
         deletes = list(self._deletes)
         if self._configuration is not None:
@@ -104,10 +118,11 @@ class CheckpointWork:
 
     def release(self, tables: Tables) -> None:
         """The batch is durable: drop the blocks it holds from memory."""
-        for captured, size in zip(self._series, self._sealed_bytes, strict=True):
-            series = captured.series
-            del series.sealed[: len(captured.head.sealed)]
-            series.size_bytes += size
+        for written in self._written:
+            series, figures = written.series, written.figures
+            series.replace_chunks(written.chunk_count, written.kept)
+            series.size_bytes, series.next_sequence = figures.size_bytes, figures.next_sequence
+            series.span_max = figures.span_max
         for outcome in self._outcomes:
             if tables.outcomes.fresh.pop(outcome.index, None) is not None:
                 tables.outcomes.stored.append(outcome.index)
@@ -117,23 +132,35 @@ class CheckpointWork:
 
     def _series_records(self, captured: _SeriesCapture) -> list[Record]:
         """The new blocks of a series, then its head."""
-        figures = captured.figures
-        series_id = captured.series.series_id
-        blocks = [
-            encode_block(block)
-            for sealed in captured.head.sealed
-            for block in build_blocks(series_id, sealed, integer=figures.integer)
-        ]
-        size = sum(len(record) for _, record in blocks)
-        self._sealed_bytes.append(size)
-        chunks = tuple(_packed(chunk, integer=figures.integer) for chunk in captured.head.chunks())
-        head = encode_head(figures, chunks, added_bytes=size)
-        records: list[Record] = [("blocks", key, record) for key, record in blocks]
-        return [*records, ("heads", encode_id(series_id), head)]
+        figures, series_id = captured.figures, captured.series.series_id
+        if not captured.is_full:
+            chunks = [_packed(chunk, integer=figures.integer) for chunk in captured.head.chunks()]
+            return [("heads", encode_id(series_id), encode_head(figures, chunks))]
+        builder = BlockBuilder(
+            series_id, figures.next_sequence, integer=figures.integer, page_bytes=self._page_bytes
+        )
+        built = builder.build(captured.head.packed)
+        records = _block_records(built)
+        figures = figures._replace(
+            size_bytes=figures.size_bytes + sum(len(record) for _, _, record in records),
+            next_sequence=builder.next_sequence,
+            span_max=max(figures.span_max, built.span_max()),
+        )
+        self._written.append(_Written(captured.series, len(captured.head.packed), built.kept, figures))
+        return [*records, ("heads", encode_id(series_id), encode_head(figures, built.kept))]
 
 
-def capture(tables: Tables) -> CheckpointWork:
+def _block_records(built: Built) -> list[Record]:
+    return [
+        (table, *encode_block(block))
+        for table, blocks in (("blocks", built.blocks), ("late", built.late))
+        for block in blocks
+    ]
+
+
+def capture(tables: Tables, *, page_bytes: int) -> CheckpointWork:
     """Everything dirty, by reference or as a small copy; nothing is dirty afterwards."""
+    target = block_target(page_bytes)
     series, producers, keys, outcomes = tables.series, tables.producers, tables.keys, tables.outcomes
     puts: list[Record] = [
         ("series", encode_id(named.series_id), encode_series(named))
@@ -155,7 +182,7 @@ def capture(tables: Tables) -> CheckpointWork:
         meta=Meta(keys.revision, tables.elapsed_ns, series.next_id, producers.uses),
         position=tables.position,
         series=[
-            _SeriesCapture(dirty, _figures(dirty), dirty.view())
+            _capture_series(dirty, target)
             for dirty in sorted(series.dirty, key=lambda dirty: dirty.series_id)
         ],
         keys={key: keys.records.get(key) for key in keys.dirty},
@@ -163,8 +190,11 @@ def capture(tables: Tables) -> CheckpointWork:
         outcomes=list(outcomes.fresh.values()),
         puts=puts,
         deletes=deletes,
-        delete_prefixes=[("blocks", encode_id(series_id)) for series_id in series.dropped]
-        + ([("members", b"")] if tables.configuration_changed else []),
+        delete_prefixes=[
+            *((table, encode_id(series_id)) for series_id in series.dropped for table in ("blocks", "late")),
+            *([("members", b"")] if tables.configuration_changed else []),
+        ],
+        page_bytes=page_bytes,
     )
     series.dirty, series.renamed, series.dropped = set(), set(), []
     keys.dirty, producers.dirty, outcomes.forgotten = set(), set(), []
@@ -173,17 +203,11 @@ def capture(tables: Tables) -> CheckpointWork:
 
 
 def capture_cost(tables: Tables) -> int:
-    """Bytes, estimated at 6 a reading. Takes 0.1 us for each changed series: not for every entry."""
-    heads = sum(150 + 6 * series.head_count for series in tables.series.dirty)
-    sealed = sum(
-        5 * chunk.count
-        for series in tables.series.dirty
-        for sealed in series.sealed
-        for chunk in sealed.chunks
-    )
+    """Bytes, estimated. Takes 0.1 us for each changed series: not for every entry."""
+    heads = sum(150 + series.head_bytes + 5 * len(series.tail_times) for series in tables.series.dirty)
     records = tables.keys.records
     keys = sum(60 + len(key) + len(records[key].value) for key in tables.keys.dirty if key in records)
-    return heads + sealed + keys + 500 * len(tables.producers.dirty) + 50 * len(tables.outcomes.fresh)
+    return heads + keys + 500 * len(tables.producers.dirty) + 50 * len(tables.outcomes.fresh)
 
 
 def restore_tables(tables: Tables, reader: StoreReader) -> None:
@@ -226,6 +250,16 @@ def restore_tables(tables: Tables, reader: StoreReader) -> None:
 def read_outcome(reader: StoreReader, index: int) -> EntryOutcome:
     record = reader.get("outcomes", encode_id(index))
     return EntryOutcome(index) if record is None else decode_outcome(encode_id(index), record)
+
+
+def _capture_series(series: Series, target: int) -> _SeriesCapture:
+    is_full = (
+        series.head_bytes + 4 * len(series.tail_times) >= target
+        or series.head_count >= limits.BLOCK_READINGS_MAX
+    )
+    if is_full:
+        series.freeze_tail()
+    return _SeriesCapture(series, _figures(series), series.view(), is_full)
 
 
 def _figures(series: Series) -> HeadFigures:

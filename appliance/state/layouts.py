@@ -1,6 +1,6 @@
 """Bytes of the state's records in the store. Durable: golden bytes are in the tests.
 
-Big-endian, without padding; the first byte of each value is its format, 1.
+Big-endian, without padding; the first byte of each value is its format, 1 but where another is named.
 
     table      key                            value after the format
     meta       'state'                        >QQQQ revision, elapsed ns, next series id, producer uses
@@ -17,8 +17,10 @@ Big-endian, without padding; the first byte of each value is its format, 1.
                                               values; both
     outcomes   >Q index                       >II skipped, changes; >I each; >IIQQQ ordinal, item, mod,
                                               create, version each
-    blocks     >QQQ series id, min time with  >BBIqI codec, integer, count, max time, bytes of times; times;
-               its sign bit flipped, block    values
+    blocks     >QQQ series id, min time with  format 2: >BH integer, chunks; each chunk as in heads, columns
+               its sign bit flipped, block    behind all of them
+    late       as blocks                      as blocks: those that reach over long times
+    blocks of format 1 are read still: >BBIqI codec, integer, count, max time, bytes of times; times; values
 
 text: >H bytes, UTF-8. Columns are little-endian inside, as in SeriesColumns.
 Values are verified (checksummed) by the store; a record that still makes no sense is CorruptData.
@@ -29,7 +31,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
@@ -53,7 +55,9 @@ _HEAD: Final = struct.Struct(">QqqqQQQH")
 _CHUNK: Final = struct.Struct(">BIqqII")
 _OUTCOME: Final = struct.Struct(">II")
 _CHANGE: Final = struct.Struct(">IIQQQ")
-_BLOCK: Final = struct.Struct(">BBIqI")
+BLOCK_FORMAT: Final = 2
+_BLOCK_1: Final = struct.Struct(">BBIqI")
+_BLOCK: Final = struct.Struct(">BH")
 _BLOCK_KEY: Final = struct.Struct(">QQQ")
 _ID: Final = struct.Struct(">Q")
 _COUNT: Final = struct.Struct(">H")
@@ -79,12 +83,20 @@ class Meta:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """Sealed readings. chunk.times ascend within a block, unless it was sealed as it was written."""
+    """Readings in the store. The chunks' times ascend and are apart; within a chunk they may be as written."""
 
     series_id: int
     sequence: int
     integer: bool
-    chunk: Chunk
+    chunks: tuple[Chunk, ...]
+
+    @property
+    def min_time(self) -> int:
+        return self.chunks[0].min_time
+
+    @property
+    def max_time(self) -> int:
+        return self.chunks[-1].max_time
 
 
 class _Cursor:
@@ -261,8 +273,7 @@ class HeadFigures(NamedTuple):
     integer: bool
 
 
-def encode_head(figures: HeadFigures, chunks: tuple[Chunk, ...], *, added_bytes: int = 0) -> bytes:
-    """added_bytes: of blocks that become durable with this record."""
+def encode_head(figures: HeadFigures, chunks: Sequence[Chunk]) -> bytes:
     bits = _INTEGER.unpack((_INTEGER if figures.integer else _FLOAT).pack(figures.last_value))[0]
     parts = [
         _FORMAT,
@@ -271,24 +282,14 @@ def encode_head(figures: HeadFigures, chunks: tuple[Chunk, ...], *, added_bytes:
             figures.first_time,
             figures.last_time,
             bits,
-            figures.size_bytes + added_bytes,
+            figures.size_bytes,
             figures.next_sequence,
             figures.span_max,
             len(chunks),
         ),
     ]
     for chunk in chunks:
-        parts.append(
-            _CHUNK.pack(
-                chunk.codec,
-                chunk.count,
-                chunk.min_time,
-                chunk.max_time,
-                len(chunk.times),
-                len(chunk.values),
-            )
-        )
-        parts.extend((chunk.times, chunk.values))
+        parts.extend((_chunk_header(chunk), chunk.times, chunk.values))
     return b"".join(parts)
 
 
@@ -303,8 +304,7 @@ def decode_head(series: Series, record: bytes) -> None:
         for _ in range(chunk_count):
             codec, count, min_time, max_time, times_size, values_size = cursor.unpack(_CHUNK)
             times, values = cursor.take(times_size), cursor.take(values_size)
-            series.chunks.append(Chunk(codec, count, times, values, min_time, max_time))
-            series.head_count += count
+            series.load_chunk(Chunk(codec, count, times, values, min_time, max_time))
 
     _decode("heads", encode_id(series.series_id), record, read)
 
@@ -335,24 +335,54 @@ def block_key(series_id: int, min_time: int, sequence: int) -> bytes:
     return _BLOCK_KEY.pack(series_id, min_time + _SIGN, sequence)
 
 
+def block_bytes(chunks: Sequence[Chunk]) -> int:
+    """Size of the value of a block of these chunks."""
+    columns = sum(len(chunk.times) + len(chunk.values) for chunk in chunks)
+    return 1 + _BLOCK.size + len(chunks) * _CHUNK.size + columns
+
+
 def encode_block(block: Block) -> tuple[bytes, bytes]:
     """(key, value)."""
-    chunk = block.chunk
-    header = _BLOCK.pack(chunk.codec, block.integer, chunk.count, chunk.max_time, len(chunk.times))
-    key = block_key(block.series_id, chunk.min_time, block.sequence)
-    return key, b"".join((_FORMAT, header, chunk.times, chunk.values))
+    key = block_key(block.series_id, block.min_time, block.sequence)
+    columns = [column for chunk in block.chunks for column in (chunk.times, chunk.values)]
+    header = _BLOCK.pack(block.integer, len(block.chunks))
+    return key, b"".join((bytes([BLOCK_FORMAT]), header, *map(_chunk_header, block.chunks), *columns))
 
 
 def decode_block(key: bytes, record: bytes) -> Block:
     def read(cursor: _Cursor) -> Block:
+        series_id, _, sequence = _BLOCK_KEY.unpack(key)
+        integer, chunk_count = cursor.unpack(_BLOCK)
+        headers = [cursor.unpack(_CHUNK) for _ in range(chunk_count)]
+        if not headers or not all(0 < header[1] <= limits.BLOCK_READINGS_MAX for header in headers):
+            raise ValueError(f"{[header[1] for header in headers]} readings")
+        chunks = tuple(
+            Chunk(codec, count, cursor.take(times_size), cursor.take(values_size), min_time, max_time)
+            for codec, count, min_time, max_time, times_size, values_size in headers
+        )
+        return Block(series_id, sequence, bool(integer), chunks)
+
+    if record[:1] == _FORMAT:
+        return _decode_block_1(key, record)
+    return _decode("blocks", key, record, read, wanted=BLOCK_FORMAT)
+
+
+def _decode_block_1(key: bytes, record: bytes) -> Block:
+    def read(cursor: _Cursor) -> Block:
         series_id, min_time, sequence = _BLOCK_KEY.unpack(key)
-        codec, integer, count, max_time, times_size = cursor.unpack(_BLOCK)
+        codec, integer, count, max_time, times_size = cursor.unpack(_BLOCK_1)
         if not 0 < count <= limits.BLOCK_READINGS_MAX:
             raise ValueError(f"{count} readings")
         chunk = Chunk(codec, count, cursor.take(times_size), cursor.rest(), min_time - _SIGN, max_time)
-        return Block(series_id, sequence, bool(integer), chunk)
+        return Block(series_id, sequence, bool(integer), (chunk,))
 
     return _decode("blocks", key, record, read)
+
+
+def _chunk_header(chunk: Chunk) -> bytes:
+    return _CHUNK.pack(
+        chunk.codec, chunk.count, chunk.min_time, chunk.max_time, len(chunk.times), len(chunk.values)
+    )
 
 
 def _rings(producer: Producer) -> tuple[array[int], array[int], array[int]]:
@@ -364,13 +394,15 @@ def _text(text: str) -> bytes:
     return _COUNT.pack(len(encoded)) + encoded
 
 
-def _decode(table: str, key: bytes, record: bytes, read: Callable[[_Cursor], T]) -> T:
+def _decode(
+    table: str, key: bytes, record: bytes, read: Callable[[_Cursor], T], *, wanted: int = FORMAT
+) -> T:
     where = f"store {table} {key!r}"
     if not record:
         raise CorruptData(where, "the record is empty; rebuild this node from its peers")
-    if record[0] != FORMAT:
+    if record[0] != wanted:
         raise DataDirectoryRefused(
-            f"{where}: format {record[0]} is not known to this version ({FORMAT}); start the version that "
+            f"{where}: format {record[0]} is not known to this version ({wanted}); start the version that "
             "wrote it, or a later one"
         )
     cursor = _Cursor(record)

@@ -232,7 +232,7 @@ class StateMachine:
     def begin_checkpoint(self) -> CheckpointWork:
         """What changed since the last one, captured; its batch is computed where it is called."""
         assert self._checkpoint is None, "a checkpoint is under way"
-        self._checkpoint = capture(self._tables)
+        self._checkpoint = capture(self._tables, page_bytes=self._options.page_bytes)
         return self._checkpoint
 
     def checkpoint_done(self, work: CheckpointWork) -> None:

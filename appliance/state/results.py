@@ -18,13 +18,16 @@ from raftberry.internal.v1 import command_pb2
 
 @dataclass(frozen=True, slots=True)
 class StateOptions:
-    """Bounds of the replicated state. They decide what is refused: the same on every member."""
+    """Bounds of the replicated state. They decide what is refused: the same on every member.
+
+    page_bytes: of the store; blocks are cut to fill its pages. It may differ between members.
+    """
 
     series_max: int = limits.SERIES_MAX
     keys_max: int = limits.KEYS_MAX
     key_value_bytes_max: int = limits.KEY_VALUE_BYTES_MAX
     producers_max: int = limits.PRODUCERS_MAX
-    block_readings: int = limits.BLOCK_READINGS_TARGET
+    page_bytes: int = limits.PAGE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,7 @@ class SeriesLatest:
 class SeriesInfo:
     """reading_count counts readings written: one that overwrote another counts too.
 
-    size_bytes: of sealed blocks as this node encoded them; may differ between nodes.
+    size_bytes: of blocks in the store as this node encoded them; may differ between nodes.
     Times are None while there is no reading; integer is None as long.
     """
 

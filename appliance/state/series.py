@@ -1,11 +1,10 @@
-"""One series in memory: its head (readings not sealed yet) and its figures.
+"""One series in memory: its head (readings that no block in the store holds yet) and its figures.
 
-Invariant: `sealed`, then `chunks`, then the tail hold, in the order they were written, exactly the
-readings that no durable block holds yet - but a chunk that is sealed as it is may overtake a head
-whose times it does not overlap: where times are equal, a later place always means a later write.
+Invariant: `chunks`, then the tail hold, in the order they were written, exactly the readings that no durable block
+holds yet: where times are equal, a later place means a later write.
 Apply appends only; merging and encoding blocks is left to the checkpoint (blocks.py), on another
-thread, from what is captured here. Memory: about 1 KiB a series and 2 KiB of readings.
-Loop thread only; Chunk and Sealed are immutable.
+thread, from what is captured here. Memory: about 1 KiB a series and some KiB of readings.
+Loop thread only; Chunk is immutable.
 """
 
 from __future__ import annotations
@@ -39,24 +38,12 @@ class Chunk:
     max_time: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Sealed:
-    """Chunks that become the blocks sequence to sequence + sequence_count - 1 at the next checkpoint."""
-
-    sequence: int
-    sequence_count: int
-    chunks: tuple[Chunk, ...]
-    min_time: int
-    max_time: int
-
-
 class HeadView(NamedTuple):
     """What one series holds in memory at one moment. Durable blocks have sequences below next_sequence.
 
     A tuple, because one is made for every changed series while a checkpoint is captured.
     """
 
-    sealed: tuple[Sealed, ...]
     packed: tuple[Chunk, ...]
     tail_times: bytes
     tail_values: bytes
@@ -71,12 +58,13 @@ class Series:
     """integer: None until the first reading. labels: None until SetSeries.
 
     last_value is the value at last_time. size_bytes: of durable blocks. span_max: the greatest
-    max_time - min_time of any block, durable or sealed: where a search by min_time must begin.
+    max_time - min_time of any block but late ones: where a search by min_time must begin.
+    head_bytes: of chunks, about.
     """
 
     __slots__ = (
-        "chunks", "first_time", "head_count", "integer", "labels", "last_time", "last_value", "metric",
-        "next_sequence", "reading_count", "sealed", "sensor", "series_id", "size_bytes", "span_max",
+        "chunks", "first_time", "head_bytes", "head_count", "integer", "labels", "last_time", "last_value", "metric",
+        "next_sequence", "reading_count", "sensor", "series_id", "size_bytes", "span_max",
         "tail_times", "tail_values", "unit",
     )  # fmt: skip
 
@@ -93,9 +81,8 @@ class Series:
         self.size_bytes = 0
         self.next_sequence = 0
         self.span_max = 0
-        self.sealed: list[Sealed] = []
         self.chunks: list[Chunk] = []
-        self.head_count = 0
+        self.head_count = self.head_bytes = 0
         self.tail_times = array("q")
         self.tail_values: array[float] | array[int] = array("d")
 
@@ -109,7 +96,7 @@ class Series:
         if integer:
             self.tail_values = array("q")
 
-    def append_one(self, time: int, value: float | int, *, block_readings: int) -> None:
+    def append_one(self, time: int, value: float | int) -> None:
         """One reading: the cheap way."""
         self.tail_times.append(time)
         self.tail_values.append(value)  # type: ignore[arg-type]
@@ -123,13 +110,10 @@ class Series:
             self.first_time = time
         self.reading_count += 1
         self.head_count += 1
-        if len(self.tail_times) >= TAIL_READINGS_MAX or self.head_count >= block_readings:
+        if len(self.tail_times) >= TAIL_READINGS_MAX:
             self._pack_tail()
-            self._seal_if_full(block_readings)
 
-    def append(
-        self, columns: Columns, codec: int, times: bytes, values: bytes, *, block_readings: int
-    ) -> None:
+    def append(self, columns: Columns, codec: int, times: bytes, values: bytes) -> None:
         """Many readings; times and values are columns' bytes in codec."""
         count = len(columns.times)
         min_time, max_time = int(columns.times.min()), int(columns.times.max())
@@ -144,32 +128,42 @@ class Series:
             if max_time >= self.last_time:
                 self.last_time, self.last_value = max_time, columns.values[place].item()
         self.reading_count += count
+        self.head_count += count
         if codec == CODEC_RAW and len(self.tail_times) + count <= TAIL_READINGS_MAX:
             self.tail_times.frombytes(times)
             self.tail_values.frombytes(values)
-            self.head_count += count
         else:
-            chunk = Chunk(codec, count, times, values, min_time, max_time)
-            if count >= block_readings and self._is_apart(chunk):
-                self._seal((chunk,))
-                return
             self._pack_tail()
-            self.chunks.append(chunk)
-            self.head_count += count
-        self._seal_if_full(block_readings)
+            self._add_chunk(Chunk(codec, count, times, values, min_time, max_time))
 
     def view(self) -> HeadView:
         """Immutable; costs references and a copy of the tail."""
         return HeadView(
-            tuple(self.sealed),
             tuple(self.chunks),
             self.tail_times.tobytes(),
             self.tail_values.tobytes(),
             self.next_sequence,
         )
 
+    def freeze_tail(self) -> None:
+        """The tail becomes a chunk, as it is: what is captured now can be told from what comes later."""
+        for chunk in _tail_chunk(self.tail_times.tobytes(), self.tail_values.tobytes()):
+            self._add_chunk(chunk)
+            self._clear_tail()
+
+    def replace_chunks(self, count: int, kept: list[Chunk]) -> None:
+        """The first count chunks are durable in blocks, but for what is kept."""
+        self.chunks[:count] = kept
+        self.head_count = sum(chunk.count for chunk in self.chunks) + len(self.tail_times)
+        self.head_bytes = sum(map(_size, self.chunks))
+
+    def load_chunk(self, chunk: Chunk) -> None:
+        """Of a checkpoint."""
+        self.head_count += chunk.count
+        self._add_chunk(chunk)
+
     def _pack_tail(self) -> None:
-        """Shrinks what waits to be sealed; the encoder is called once in TAIL_READINGS_MAX readings."""
+        """Shrinks what waits for its block; the encoder is called once in TAIL_READINGS_MAX readings."""
         for chunk in _tail_chunk(self.tail_times.tobytes(), self.tail_values.tobytes()):
             if chunk.count >= limits.ENCODE_READINGS_MIN:
                 dtype = value_dtype(integer=bool(self.integer))
@@ -177,33 +171,21 @@ class Series:
                     np.frombuffer(chunk.times, np.int64), np.frombuffer(chunk.values, dtype)
                 )
                 chunk = Chunk(codec, chunk.count, times, values, chunk.min_time, chunk.max_time)
-            self.chunks.append(chunk)
+            self._add_chunk(chunk)
+        self._clear_tail()
+
+    def _clear_tail(self) -> None:
         self.tail_times = array("q")
         self.tail_values = array(self.tail_values.typecode)
 
-    def _seal_if_full(self, block_readings: int) -> None:
-        if self.head_count >= block_readings:
-            self._pack_tail()
-            self._seal(tuple(self.chunks))
-            self.chunks = []
-            self.head_count = 0
+    def _add_chunk(self, chunk: Chunk) -> None:
+        self.chunks.append(chunk)
+        self.head_bytes += _size(chunk)
 
-    def _seal(self, chunks: tuple[Chunk, ...]) -> None:
-        count = sum(chunk.count for chunk in chunks)
-        min_time = min(chunk.min_time for chunk in chunks)
-        max_time = max(chunk.max_time for chunk in chunks)
-        sequence_count = -(-count // limits.BLOCK_READINGS_MAX)
-        self.sealed.append(Sealed(self.next_sequence, sequence_count, chunks, min_time, max_time))
-        self.next_sequence += sequence_count
-        self.span_max = max(self.span_max, max_time - min_time)
 
-    def _is_apart(self, chunk: Chunk) -> bool:
-        """No time of the head lies within the chunk's range."""
-        if not self.head_count:
-            return True
-        return all(
-            part.max_time < chunk.min_time or part.min_time > chunk.max_time for part in self.view().chunks()
-        )
+def _size(chunk: Chunk) -> int:
+    """What the chunk's readings will take in a block: raw ones some 4 bytes each."""
+    return 4 * chunk.count if chunk.codec == CODEC_RAW else len(chunk.times) + len(chunk.values)
 
 
 def _tail_chunk(times: bytes, values: bytes) -> tuple[Chunk, ...]:

@@ -59,12 +59,9 @@ class SeriesTable:
     def write(self, columns: list[tuple[command_pb2.SeriesColumns, Columns]]) -> None:
         """Append what decode_write gave. Raises NotApplied, with nothing changed."""
         self._check_write(columns)
-        block_readings = self._options.block_readings
         for message, decoded in columns:
             series = self._writable(message)
-            series.append(
-                decoded, message.codec, message.times, message.values, block_readings=block_readings
-            )
+            series.append(decoded, message.codec, message.times, message.values)
             self.reading_count += message.count
 
     def write_one(self, message: command_pb2.SeriesColumns) -> bool:
@@ -76,9 +73,7 @@ class SeriesTable:
         if series is None or series.integer is not message.integer:
             return False
         value = (_ONE_TIME if message.integer else _ONE_FLOAT).unpack(message.values)[0]
-        series.append_one(
-            _ONE_TIME.unpack(message.times)[0], value, block_readings=self._options.block_readings
-        )
+        series.append_one(_ONE_TIME.unpack(message.times)[0], value)
         self.dirty.add(series)
         self.reading_count += 1
         return True

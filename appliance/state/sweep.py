@@ -21,6 +21,8 @@ from appliance.storage.store import StoreReader
 
 TIME_MIN = -(1 << 63)
 TIME_MAX = (1 << 63) - 1
+_MEMORY = 1 << 64
+"""Above every sequence."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,22 +120,32 @@ def rechunk(pieces: Iterator[Columns], size: int) -> Iterator[Columns]:
 def _durable_runs(view: SeriesView, reader: StoreReader, first: int, last: int) -> Iterator[_Run]:
     if not view.head.next_sequence:
         return
-    start = block_key(view.series_id, max(first - view.span_max, TIME_MIN), 0)
     after = (view.series_id, last + 1) if last < TIME_MAX else (view.series_id + 1, TIME_MIN)
-    for key, record in reader.scan("blocks", start, block_key(*after, 0)):
+    starts = (("blocks", max(first - view.span_max, TIME_MIN)), ("late", TIME_MIN))
+    scans = (
+        reader.scan(table, block_key(view.series_id, start, 0), block_key(*after, 0))
+        for table, start in starts
+    )
+    yield from heapq.merge(*map(_block_runs, scans), key=lambda run: run.chunk.min_time)
+
+
+def _block_runs(records: Iterator[tuple[bytes, bytes]]) -> Iterator[_Run]:
+    """The chunks of blocks, by min_time: those of one block may lie behind the beginning of the next."""
+    waiting: list[tuple[int, tuple[int, int], _Run]] = []
+    for key, record in records:
         block = decode_block(key, record)
-        yield _Run((block.sequence, 0), block.chunk)
+        while waiting and waiting[0][0] <= block.min_time:
+            yield heapq.heappop(waiting)[2]
+        for place, chunk in enumerate(block.chunks):
+            order = (block.sequence, place)
+            heapq.heappush(waiting, (chunk.min_time, order, _Run(order, chunk)))
+    while waiting:
+        yield heapq.heappop(waiting)[2]
 
 
 def _memory_runs(view: SeriesView) -> list[_Run]:
-    runs = [
-        _Run((sealed.sequence, place), chunk)
-        for sealed in view.head.sealed
-        for place, chunk in enumerate(sealed.chunks)
-    ]
-    runs.extend(
-        _Run((view.head.next_sequence, place), chunk) for place, chunk in enumerate(view.head.chunks())
-    )
+    """Later than every durable block, but for those that a checkpoint just wrote from these very chunks."""
+    runs = [_Run((_MEMORY, place), chunk) for place, chunk in enumerate(view.head.chunks())]
     return sorted(runs, key=lambda run: run.chunk.min_time)
 
 

@@ -26,6 +26,7 @@ TABLES: Final = (
     "outcomes",
     "blocks",
     "access",
+    "late",
 )
 """Durable: the place in this tuple is the first byte of a key. New tables go to the end."""
 

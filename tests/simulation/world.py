@@ -338,5 +338,5 @@ def _cluster(rng: random.Random, size: int, *, is_tiny: bool) -> ClusterOptions:
         checkpoint_bytes_min=rng.choice((300, 1_500, 6_000)) if is_tiny else 1 << 20,
     )
     consensus = ConsensusOptions(hot_bytes_max=rng.choice((0, 1_000, 10_000)) if is_tiny else 1 << 24)
-    state = StateOptions(block_readings=rng.choice((10, 50)))
+    state = StateOptions(page_bytes=rng.choice((64, 128)))
     return ClusterOptions(ClusterId(rng.getrandbits(63) + 1), members, node, consensus, state)

@@ -9,9 +9,8 @@ from appliance import limits
 from appliance.errors import CorruptData
 from appliance.model import Position
 from appliance.state import StateMachine, StateOptions
-from appliance.state.layouts import decode_block
+from appliance.state.layouts import Block, decode_block
 from appliance.state.operations import put_key
-from appliance.state.series import TAIL_READINGS_MAX
 from tests.state.fakes import Cluster, FakeReader, columns, write
 
 
@@ -49,51 +48,132 @@ def test_two_checkpoints_at_once_are_a_bug() -> None:
         state.begin_checkpoint()
 
 
-def test_a_packed_chunk_that_fills_a_block_is_stored_as_it_came() -> None:
+def blocks_of(node: Cluster) -> list[Block]:
+    return [
+        decode_block(key, value)
+        for (table, key), value in sorted(node.store.tables.items())
+        if table in ("blocks", "late")
+    ]
+
+
+def page_share(node: Cluster) -> float:
+    """How much of the pages that LMDB gives them the blocks fill."""
+    sizes = [
+        len(value) + limits.BLOCK_RECORD_OVERHEAD
+        for (table, _), value in node.store.tables.items()
+        if table in ("blocks", "late")
+    ]
+    return sum(sizes) / sum(-(-size // limits.PAGE_BYTES) * limits.PAGE_BYTES for size in sizes)
+
+
+def noisy(times: list[int]) -> list[float]:
+    return np.round(np.random.default_rng(len(times)).normal(20, 3, len(times)), 2).tolist()
+
+
+def test_large_chunks_are_stored_as_they_came_several_to_a_block() -> None:
     node = Cluster()
-    count = limits.BLOCK_READINGS_TARGET
-    node.apply(write([5_000_000], [1.0]))
-    node.apply(write(list(range(count)), [0.5] * count))
+    messages = [list(range(begin, begin + 1_000)) for begin in range(0, 40_000, 1_000)]
+    for times in messages:
+        node.apply(write(times, noisy(times)))
     node.checkpoint()
-    message = columns(list(range(count)), [0.5] * count)
-    ((_, key),) = [name for name in node.store.tables if name[0] == "blocks"]
-    block = decode_block(key, node.store.tables["blocks", key])
-    assert (block.chunk.times, block.chunk.values) == (message.times, message.values)
-    assert next(node.state.series("", "")).size_bytes == len(node.store.tables["blocks", key])
+    chunks = [chunk for block in blocks_of(node) for chunk in block.chunks]
+    assert len(chunks) > 36
+    assert all(chunk.count == 1_000 for chunk in chunks)
+    first = columns(messages[0], noisy(messages[0]))
+    assert (chunks[0].times, chunks[0].values) == (first.times, first.values)
+    assert page_share(node) > 0.97
+    sizes = sum(len(value) for (table, _), value in node.store.tables.items() if table == "blocks")
+    assert next(node.state.series("", "")).size_bytes == sizes
 
 
-def test_blocks_are_bounded() -> None:
+def test_small_chunks_are_encoded_anew_and_fill_pages() -> None:
+    node = Cluster()
+    values = noisy(list(range(30_000)))
+    for begin in range(0, 30_000, 50):
+        node.apply(write(list(range(begin, begin + 50)), values[begin : begin + 50]))
+    before = node.hash()
+    node.checkpoint()
+    assert node.hash() == before
+    assert page_share(node) > 0.95
+    assert len(blocks_of(node)) < 30_000 * 3 // 8_000 + 2
+    node.restart()
+    assert node.hash() == before
+
+
+def test_blocks_are_bounded_where_readings_compress_to_nothing() -> None:
     node = Cluster()
     count = 3 * limits.BLOCK_READINGS_MAX
     node.apply(write(list(range(count)), [1.0] * count))
     node.apply(write(list(range(count, 2 * count)), [1.0] * count))
     before = node.hash()
     node.checkpoint()
-    sizes = [
-        decode_block(key, value).chunk.count
-        for (table, key), value in node.store.tables.items()
-        if table == "blocks"
-    ]
+    sizes = [chunk.count for block in blocks_of(node) for chunk in block.chunks]
     assert sum(sizes) == 2 * count
     assert max(sizes) <= limits.BLOCK_READINGS_MAX
     assert node.hash() == before
 
 
-def test_single_readings_fill_blocks_and_the_head_stays_small() -> None:
-    node = Cluster()
-    total = 2 * limits.BLOCK_READINGS_TARGET + TAIL_READINGS_MAX + 5
+def test_single_readings_fill_blocks_and_the_rest_stays_head() -> None:
+    node = Cluster(StateOptions(page_bytes=1024))
+    total = 3_005
     for begin in range(0, total, 50):
         node.apply(*(write([time], [float(time)]) for time in range(begin, min(begin + 50, total))))
     node.checkpoint()
-    assert node.store.count("blocks") == 2
-    assert len(next(value for (table, _), value in node.store.tables.items() if table == "heads")) < 1500
+    assert sum(chunk.count for block in blocks_of(node) for chunk in block.chunks) < total
+    assert len(next(value for (table, _), value in node.store.tables.items() if table == "heads")) < 2_100
+    before = node.hash()
+    node.restart()
+    assert node.hash() == before
+
+
+HOUR = 3_600 * 10**9
+
+
+def test_a_backfill_beside_live_readings_rewrites_no_block_and_leaves_them_narrow() -> None:
+    """A year of hours is filled in while a reading a second comes in: each block is written once."""
+    node = Cluster(StateOptions(page_bytes=512))
+    live, filled = 9_000 * HOUR, 0
+    written: dict[bytes, int] = {}
+    for _ in range(12):
+        for _ in range(4):
+            times = [filled + place * HOUR for place in range(150)]
+            filled = times[-1] + HOUR
+            node.apply(write(times, noisy(times)))
+            now = [live + place * 10**9 for place in range(60)]
+            live = now[-1] + 10**9
+            node.apply(write(now, noisy(now)))
+        node.checkpoint()
+        for (table, key), value in node.store.tables.items():
+            if table in ("blocks", "late"):
+                assert written.setdefault(key, hash(value)) == hash(value)
+    spans = [block.max_time - block.min_time for block in blocks_of(node)]
+    assert len(spans) > 20
+    assert max(spans) < 1_000 * HOUR
+    before = node.hash()
+    node.restart()
+    assert node.hash() == before
+
+
+def test_scattered_late_readings_do_not_widen_the_blocks_of_the_others() -> None:
+    """Readings with the time of a clock that was not set lie years apart from the rest."""
+    node = Cluster(StateOptions(page_bytes=512))
+    rng = np.random.default_rng(3)
+    for turn in range(60):
+        now = [(10**6 + turn * 60 + place) * 10**9 for place in range(60)]
+        late = [int(time) * 10**9 for time in rng.integers(0, 10**6, 12)]
+        node.apply(write(now, noisy(now)), write(late, noisy(late)))
+        if turn % 6 == 5:
+            node.checkpoint()
+    assert node.store.count("late") > 0
+    (series,) = node.state._tables.series.by_name.values()
+    assert series.span_max < 3_600 * 10**9
     before = node.hash()
     node.restart()
     assert node.hash() == before
 
 
 def test_hash_is_blind_to_layout_and_sees_every_reading() -> None:
-    one, other, different = Cluster(), Cluster(StateOptions(block_readings=7)), Cluster()
+    one, other, different = Cluster(), Cluster(StateOptions(page_bytes=64)), Cluster()
     for node in (one, other, different):
         node.apply(write(list(range(40)), [1.0] * 40))
         node.apply(write([3, 4], [2.0, float("nan")]))

@@ -16,6 +16,7 @@ from appliance.state.series import Chunk, Series
 
 NUMBER = layouts.encode_id(7)
 BLOCK_KEY = layouts.block_key(7, -1, 2)
+BLOCK = layouts.Block(7, 2, True, (Chunk(1, 3, b"TT", b"V", -1, 8), Chunk(0, 1, b"T" * 8, b"V" * 8, 9, 9)))
 
 
 def series() -> Series:
@@ -26,8 +27,8 @@ def series() -> Series:
 
 
 def head() -> bytes:
-    figures = layouts.HeadFigures(3, -1, 5, 1.5, 10, 2, 6, False)
-    return layouts.encode_head(figures, (Chunk(0, 1, b"T" * 8, b"V" * 8, 5, 5),), added_bytes=1)
+    figures = layouts.HeadFigures(3, -1, 5, 1.5, 11, 2, 6, False)
+    return layouts.encode_head(figures, (Chunk(0, 1, b"T" * 8, b"V" * 8, 5, 5),))
 
 
 def producer() -> Producer:
@@ -84,8 +85,9 @@ GOLDEN: dict[str, tuple[bytes, str, Callable[[bytes], object]]] = {
         lambda record: layouts.decode_outcome(NUMBER, record),
     ),
     "blocks": (
-        layouts.encode_block(layouts.Block(7, 2, True, Chunk(1, 3, b"TT", b"V", -1, 8)))[1],
-        "01 01 01 00000003 0000000000000008 00000002 5454 56",
+        layouts.encode_block(BLOCK)[1],
+        "02 01 0002 01 00000003 ffffffffffffffff 0000000000000008 00000002 00000001"
+        "00 00000001 0000000000000009 0000000000000009 00000008 00000008 5454 56" + "54" * 8 + "56" * 8,
         lambda record: layouts.decode_block(BLOCK_KEY, record),
     ),
 }
@@ -116,14 +118,21 @@ def test_records_come_back() -> None:
     restored = decoded_head(head())
     assert (restored.last_value, restored.size_bytes, restored.head_count) == (1.5, 11, 1)
     block = layouts.decode_block(BLOCK_KEY, GOLDEN["blocks"][0])
-    assert (block.sequence, block.chunk.min_time, block.chunk.values) == (2, -1, b"V")
+    assert (block.sequence, block.min_time, block.max_time, block.chunks[0].values) == (2, -1, 9, b"V")
+    assert layouts.block_bytes(block.chunks) == len(GOLDEN["blocks"][0])
+
+
+def test_blocks_of_the_first_format_are_read() -> None:
+    record = bytes.fromhex("01 01 01 00000003 0000000000000008 00000002 5454 56".replace(" ", ""))
+    (chunk,) = layouts.decode_block(BLOCK_KEY, record).chunks
+    assert (chunk.count, chunk.times, chunk.values, chunk.max_time) == (3, b"TT", b"V", 8)
 
 
 @pytest.mark.parametrize("table", GOLDEN)
 def test_a_newer_format_is_refused_with_a_hint(table: str) -> None:
     record, _, decode = GOLDEN[table]
     with pytest.raises(DataDirectoryRefused, match="start the version that wrote it"):
-        decode(b"\x02" + record[1:])
+        decode(b"\x03" + record[1:])
 
 
 @pytest.mark.parametrize("table", [table for table in GOLDEN if table not in ("keys", "blocks")])

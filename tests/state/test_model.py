@@ -21,7 +21,7 @@ from appliance.state.operations import (
 from raftberry.internal.v1 import command_pb2
 from tests.state.fakes import Cluster, columns
 
-OPTIONS = StateOptions(series_max=4, keys_max=3, producers_max=2, block_readings=40)
+OPTIONS = StateOptions(series_max=4, keys_max=3, producers_max=2, page_bytes=96)
 
 Name = tuple[str, str]
 

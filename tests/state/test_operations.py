@@ -140,7 +140,7 @@ def test_unit_and_labels_are_set_once() -> None:
 
 
 def test_deleted_series_leave_nothing_and_come_back_empty() -> None:
-    node = Cluster(StateOptions(block_readings=10))
+    node = Cluster(StateOptions(page_bytes=64))
     node.apply(write(list(range(50)), [1.0] * 50), write([1], [1.0], "other"))
     node.checkpoint()
     assert node.store.count("blocks") > 0

@@ -18,7 +18,7 @@ from appliance.state.operations import delete_series
 from raftberry.v1 import reading_pb2
 from tests.state.fakes import Cluster, write
 
-OPTIONS = StateOptions(block_readings=20)
+OPTIONS = StateOptions(page_bytes=64)
 ALL = tuple(Aggregation)[1:]
 
 Reading = tuple[int, float]

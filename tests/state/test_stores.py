@@ -14,7 +14,7 @@ from appliance.storage.memory import MemoryDisk, MemoryStore
 from appliance.storage.store import Store
 from tests.state.fakes import Cluster, write
 
-OPTIONS = StateOptions(block_readings=100)
+OPTIONS = StateOptions(page_bytes=256)
 
 
 @pytest.fixture(params=["memory", "lmdb"])
