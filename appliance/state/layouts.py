@@ -31,18 +31,18 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from appliance import limits
-from appliance.errors import CorruptData, DataDirectoryRefused
+from appliance.errors import CorruptData
 from appliance.model import Member, MemberId
+from appliance.state.cursor import FORMAT, Cursor, decode, encode_text
 from appliance.state.producers import DETAILS_MAX, Producer
 from appliance.state.results import EntryOutcome, KeyChange, KeyRecord
 from appliance.state.series import Chunk, Series
 
-FORMAT: Final = 1
 STATE_KEY: Final = b"state"
 
 _FORMAT: Final = bytes([FORMAT])
@@ -69,8 +69,6 @@ _SIGN: Final = 1 << 63
 _FLOAT: Final = struct.Struct(">d")
 _INTEGER: Final = struct.Struct(">q")
 _KINDS: Final = {0: None, 1: False, 2: True}
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,36 +97,6 @@ class Block:
         return self.chunks[-1].max_time
 
 
-class _Cursor:
-    """Reads a record from front to back; ValueError where it is too short."""
-
-    def __init__(self, record: bytes) -> None:
-        self._record = record
-        self._place = 1
-
-    def unpack(self, layout: struct.Struct) -> tuple[int, ...]:
-        return layout.unpack(self.take(layout.size))
-
-    def take(self, size: int) -> bytes:
-        taken = self._record[self._place : self._place + size]
-        if len(taken) != size:
-            raise ValueError(f"ends after {len(self._record)} bytes")
-        self._place += size
-        return taken
-
-    def text(self) -> str:
-        return self.take(self.unpack(_COUNT)[0]).decode()
-
-    def rest(self) -> bytes:
-        rest = self._record[self._place :]
-        self._place = len(self._record)
-        return rest
-
-    def end(self) -> None:
-        if self._place != len(self._record):
-            raise ValueError(f"{len(self._record) - self._place} bytes too many")
-
-
 def encode_id(number: int) -> bytes:
     return _ID.pack(number)
 
@@ -145,20 +113,20 @@ def encode_meta(meta: Meta) -> bytes:
 
 
 def decode_meta(record: bytes) -> Meta:
-    return _decode("meta", STATE_KEY, record, lambda cursor: Meta(*cursor.unpack(_META)))
+    return decode("meta", STATE_KEY, record, lambda cursor: Meta(*cursor.unpack(_META)))
 
 
 def encode_member(member: Member) -> bytes:
     return (
         _FORMAT
         + _MEMBER.pack(member.number, member.is_voter | member.is_promotable << 1)
-        + _text(member.name)
-        + _text(member.peer_address)
+        + encode_text(member.name)
+        + encode_text(member.peer_address)
     )
 
 
 def decode_member(key: bytes, record: bytes) -> Member:
-    def read(cursor: _Cursor) -> Member:
+    def read(cursor: Cursor) -> Member:
         number, kind = cursor.unpack(_MEMBER)
         return Member(
             member_id=MemberId(decode_id("members", key)),
@@ -169,7 +137,7 @@ def decode_member(key: bytes, record: bytes) -> Member:
             is_promotable=bool(kind & 2),
         )
 
-    return _decode("members", key, record, read)
+    return decode("members", key, record, read)
 
 
 def encode_producer(producer: Producer) -> bytes:
@@ -187,7 +155,7 @@ def encode_producer(producer: Producer) -> bytes:
 
 
 def decode_producer(key: bytes, record: bytes) -> Producer:
-    def read(cursor: _Cursor) -> Producer:
+    def read(cursor: Cursor) -> Producer:
         producer = Producer(key.decode())
         producer.highest, producer.used, size, has_results = cursor.unpack(_PRODUCER)
         if not 0 < size <= DETAILS_MAX:
@@ -200,7 +168,7 @@ def decode_producer(key: bytes, record: bytes) -> Producer:
             column.byteswap()
         return producer
 
-    return _decode("producers", key, record, read)
+    return decode("producers", key, record, read)
 
 
 def encode_key(record: KeyRecord) -> bytes:
@@ -212,7 +180,7 @@ def encode_key(record: KeyRecord) -> bytes:
 
 
 def decode_key(key: bytes, record: bytes) -> KeyRecord:
-    def read(cursor: _Cursor) -> KeyRecord:
+    def read(cursor: Cursor) -> KeyRecord:
         create, mod, version, ttl_seconds, deadline = cursor.unpack(_KEY)
         return KeyRecord(
             key=key.decode(),
@@ -224,7 +192,7 @@ def decode_key(key: bytes, record: bytes) -> KeyRecord:
             deadline_ns=None if deadline == _NO_DEADLINE else deadline,
         )
 
-    return _decode("keys", key, record, read)
+    return decode("keys", key, record, read)
 
 
 def encode_series(series: Series) -> bytes:
@@ -235,9 +203,9 @@ def encode_series(series: Series) -> bytes:
         (
             _FORMAT,
             _SERIES.pack(kind, series.labels is not None),
-            *map(_text, texts),
+            *map(encode_text, texts),
             _COUNT.pack(len(labels)),
-            *(_text(name) + _text(value) for name, value in sorted(labels.items())),
+            *(encode_text(name) + encode_text(value) for name, value in sorted(labels.items())),
         )
     )
 
@@ -245,7 +213,7 @@ def encode_series(series: Series) -> bytes:
 def decode_series(key: bytes, record: bytes) -> Series:
     """Without its head: see decode_head."""
 
-    def read(cursor: _Cursor) -> Series:
+    def read(cursor: Cursor) -> Series:
         kind, has_attributes = cursor.unpack(_SERIES)
         series = Series(decode_id("series", key), cursor.text(), cursor.text())
         series.unit = cursor.text()
@@ -257,7 +225,7 @@ def decode_series(key: bytes, record: bytes) -> Series:
             series.set_kind(integer=kind == 2)
         return series
 
-    return _decode("series", key, record, read)
+    return decode("series", key, record, read)
 
 
 class HeadFigures(NamedTuple):
@@ -296,7 +264,7 @@ def encode_head(figures: HeadFigures, chunks: Sequence[Chunk]) -> bytes:
 def decode_head(series: Series, record: bytes) -> None:
     """Fills series, which decode_series gave."""
 
-    def read(cursor: _Cursor) -> None:
+    def read(cursor: Cursor) -> None:
         head = cursor.unpack(_HEAD)
         series.reading_count, series.first_time, series.last_time, bits = head[:4]
         series.size_bytes, series.next_sequence, series.span_max, chunk_count = head[4:]
@@ -306,7 +274,7 @@ def decode_head(series: Series, record: bytes) -> None:
             times, values = cursor.take(times_size), cursor.take(values_size)
             series.load_chunk(Chunk(codec, count, times, values, min_time, max_time))
 
-    _decode("heads", encode_id(series.series_id), record, read)
+    decode("heads", encode_id(series.series_id), record, read)
 
 
 def encode_outcome(outcome: EntryOutcome) -> bytes:
@@ -319,7 +287,7 @@ def encode_outcome(outcome: EntryOutcome) -> bytes:
 
 
 def decode_outcome(key: bytes, record: bytes) -> EntryOutcome:
-    def read(cursor: _Cursor) -> EntryOutcome:
+    def read(cursor: Cursor) -> EntryOutcome:
         skipped_count, change_count = cursor.unpack(_OUTCOME)
         return EntryOutcome(
             decode_id("outcomes", key),
@@ -327,7 +295,7 @@ def decode_outcome(key: bytes, record: bytes) -> EntryOutcome:
             tuple(KeyChange(*cursor.unpack(_CHANGE)) for _ in range(change_count)),
         )
 
-    return _decode("outcomes", key, record, read)
+    return decode("outcomes", key, record, read)
 
 
 def block_key(series_id: int, min_time: int, sequence: int) -> bytes:
@@ -350,7 +318,7 @@ def encode_block(block: Block) -> tuple[bytes, bytes]:
 
 
 def decode_block(key: bytes, record: bytes) -> Block:
-    def read(cursor: _Cursor) -> Block:
+    def read(cursor: Cursor) -> Block:
         series_id, _, sequence = _BLOCK_KEY.unpack(key)
         integer, chunk_count = cursor.unpack(_BLOCK)
         headers = [cursor.unpack(_CHUNK) for _ in range(chunk_count)]
@@ -364,11 +332,11 @@ def decode_block(key: bytes, record: bytes) -> Block:
 
     if record[:1] == _FORMAT:
         return _decode_block_1(key, record)
-    return _decode("blocks", key, record, read, wanted=BLOCK_FORMAT)
+    return decode("blocks", key, record, read, wanted=BLOCK_FORMAT)
 
 
 def _decode_block_1(key: bytes, record: bytes) -> Block:
-    def read(cursor: _Cursor) -> Block:
+    def read(cursor: Cursor) -> Block:
         series_id, min_time, sequence = _BLOCK_KEY.unpack(key)
         codec, integer, count, max_time, times_size = cursor.unpack(_BLOCK_1)
         if not 0 < count <= limits.BLOCK_READINGS_MAX:
@@ -376,7 +344,7 @@ def _decode_block_1(key: bytes, record: bytes) -> Block:
         chunk = Chunk(codec, count, cursor.take(times_size), cursor.rest(), min_time - _SIGN, max_time)
         return Block(series_id, sequence, bool(integer), (chunk,))
 
-    return _decode("blocks", key, record, read)
+    return decode("blocks", key, record, read)
 
 
 def _chunk_header(chunk: Chunk) -> bytes:
@@ -387,28 +355,3 @@ def _chunk_header(chunk: Chunk) -> bytes:
 
 def _rings(producer: Producer) -> tuple[array[int], array[int], array[int]]:
     return producer.indexes, producer.fingerprints, producer.results
-
-
-def _text(text: str) -> bytes:
-    encoded = text.encode()
-    return _COUNT.pack(len(encoded)) + encoded
-
-
-def _decode(
-    table: str, key: bytes, record: bytes, read: Callable[[_Cursor], T], *, wanted: int = FORMAT
-) -> T:
-    where = f"store {table} {key!r}"
-    if not record:
-        raise CorruptData(where, "the record is empty; rebuild this node from its peers")
-    if record[0] != wanted:
-        raise DataDirectoryRefused(
-            f"{where}: format {record[0]} is not known to this version ({wanted}); start the version that "
-            "wrote it, or a later one"
-        )
-    cursor = _Cursor(record)
-    try:
-        value = read(cursor)
-        cursor.end()
-    except (ValueError, struct.error) as error:
-        raise CorruptData(where, f"{error}; rebuild this node from its peers") from error
-    return value
