@@ -12,8 +12,10 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from appliance.errors import Fatal
 from appliance.limits import ENTRY_BYTES_MAX, SNAPSHOT_CHUNK_BYTES
-from appliance.model import NO_OP, REGULAR
+from appliance.model import CONFIGURATION, NO_OP, REGULAR
+from appliance.state.configuration import decode_configuration
 from raftberry.internal.v1 import command_pb2, peer_pb2
 
 NUMBER_MAX: Final = 1 << 62
@@ -22,7 +24,7 @@ NUMBER_MAX: Final = 1 << 62
 TERM_JUMP_MAX: Final = 1 << 32
 """Elections that a node may have missed: at one in half a second, 68 years of them."""
 
-_COMMAND_TYPES: Final = (REGULAR, NO_OP)
+_COMMAND_TYPES: Final = (REGULAR, NO_OP, CONFIGURATION)
 
 
 def implausible(frame: peer_pb2.Frame, own_term: int) -> str:
@@ -57,7 +59,18 @@ def _of_entries(term: int, body: peer_pb2.AppendEntries) -> str:
         highest = entry.term
         if entry.command[:1] not in _COMMAND_TYPES or len(entry.command) > ENTRY_BYTES_MAX:
             return "impossible_entry"
+        if entry.command[:1] == CONFIGURATION and not _is_configuration(entry.command):
+            return "impossible_entry"
     return "" if highest <= term else "impossible_term"
+
+
+def _is_configuration(command: bytes) -> bool:
+    """Every node takes it up as soon as it holds it."""
+    try:
+        decode_configuration(0, command)
+    except Fatal:
+        return False
+    return True
 
 
 def _of_forward(sender: int, forward: peer_pb2.Forward) -> str:

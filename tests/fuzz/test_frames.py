@@ -10,7 +10,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.model import NO_OP, REGULAR, MemberId
+from appliance.model import NO_OP, REGULAR, Configuration, Member, MemberId
+from appliance.state.configuration import encode_configuration
 from appliance.state.operations import encode_command, put_key
 from raftberry.internal.v1 import command_pb2, peer_pb2
 from tests.fuzz.mutation import Choices, damaged, examples, messages
@@ -22,6 +23,7 @@ COMMANDS = (
     b"",
     b"\x02\x80\x04N.",
     b"\x03\x80\x04K\x05.",
+    encode_configuration(Configuration(version=2, members=(Member(MemberId(1), "n1", 1, "n1:1"),))),
     REGULAR + encode_command([put_key("a", b"b")], time_unix_nano=1, elapsed_nano=1),
 )
 OPERATIONS = st.one_of(
@@ -141,12 +143,17 @@ def test_entries_that_break_the_order_of_a_log_are_not_taken() -> None:
         leader = three.elect()
         target, term = three.followers[0], leader.core.engine.term
         last = target.core.log.last_index
-        for terms, command in (((term, term - 1), NO_OP), ((term + 1,), NO_OP), ((term,), b"\x02pickle")):
+        for terms, command in (
+            ((term, term - 1), NO_OP),
+            ((term + 1,), NO_OP),
+            ((term,), b"\x03pickle"),
+            ((term,), b"\x02\xff"),
+        ):
             entries = peer_pb2.AppendEntries(
                 prev_log_index=last,
                 prev_log_term=term,
                 entries=[peer_pb2.LogEntry(term=each, command=command) for each in terms],
             )
             sent(three, leader, target, append_entries=entries)
-        assert sum(target.core.engine.dropped_count.values()) == 3
+        assert sum(target.core.engine.dropped_count.values()) == 4
         assert target.core.log.last_index == last
