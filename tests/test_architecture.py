@@ -18,7 +18,7 @@ MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 70
 
 FLOOR = {
-    "__init__": 0, "model": 0, "limits": 0, "errors": 0, "clock": 0, "units": 0,
+    "__init__": 0, "model": 0, "limits": 0, "errors": 0, "clock": 0, "units": 0, "features": 0,
     "storage": 1,
     "state": 2,
     "consensus": 3,

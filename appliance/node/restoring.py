@@ -18,13 +18,14 @@ from appliance.errors import CorruptData, DataDirectoryRefused
 from appliance.model import ClusterId, Member, MemberId, Position
 from appliance.node.backup import BackupReader
 from appliance.state import StateMachine
+from appliance.state.configuration import CONFIGURATION_KEY, encode_record, founding_configuration
 from appliance.state.layouts import encode_id, encode_member
 from appliance.storage.directory import LOCK_FILE, DataDirectory
 from appliance.storage.files import file_errors, remove, sync_directory
 from appliance.storage.store import Record
 
-REPLACED = ("members",)
-"""Tables that a new cluster does not take over."""
+_OWN_KEY = ("meta", CONFIGURATION_KEY)
+"""With the table of members, what a new cluster does not take over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,8 @@ def _build(backup: BackupReader, building: Path, node: NewNode) -> Restored:
         members = (Member(member_id, node.name, 1, node.peer_address),)
         digest = sha256()
         installer = directory.store.begin_install(position)
-        installer.add(_hashed(_without_members(backup.records()), digest.update))
-        installer.add(("members", encode_id(member.member_id), encode_member(member)) for member in members)
+        installer.add(_hashed(_without_configuration(backup.records()), digest.update))
+        installer.add(_own_records(members))
         replaced = directory.store
         directory.replace_store(installer.finish())
         replaced.close()
@@ -106,7 +107,7 @@ def _read_back(
     with directory.store.snapshot() as reader:
         digest = sha256()
         # Each is verified as it is read.
-        deque(_hashed(_without_members(reader.records()), digest.update), maxlen=0)
+        deque(_hashed(_without_configuration(reader.records()), digest.update), maxlen=0)
         if reader.position != position or digest.digest() != written:
             raise CorruptData(
                 "restored store",
@@ -122,8 +123,14 @@ def _read_back(
     )
 
 
-def _without_members(records: Iterable[Record]) -> Iterator[Record]:
-    return (record for record in records if record[0] not in REPLACED)
+def _without_configuration(records: Iterable[Record]) -> Iterator[Record]:
+    return (record for record in records if record[0] != "members" and record[:2] != _OWN_KEY)
+
+
+def _own_records(members: tuple[Member, ...]) -> list[Record]:
+    record = encode_record(founding_configuration(members))
+    own = [("members", encode_id(member.member_id), encode_member(member)) for member in members]
+    return [(*_OWN_KEY, record), *own]
 
 
 def _hashed(records: Iterable[Record], update: Callable[[bytes], None]) -> Iterator[Record]:

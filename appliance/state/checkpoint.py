@@ -11,16 +11,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from appliance import limits
+from appliance import features, limits
 from appliance.errors import CorruptData
 from appliance.model import Configuration, Position
 from appliance.state.blocks import BlockBuilder, Built, block_target
 from appliance.state.columns import CODEC_RAW, pack, value_dtype
 from appliance.state.configuration import CONFIGURATION_KEY, decode_record, encode_record
 from appliance.state.layouts import (
+    FEATURES_KEY,
     STATE_KEY,
     HeadFigures,
     Meta,
+    decode_features,
     decode_head,
     decode_id,
     decode_key,
@@ -30,6 +32,7 @@ from appliance.state.layouts import (
     decode_producer,
     decode_series,
     encode_block,
+    encode_features,
     encode_head,
     encode_id,
     encode_key,
@@ -178,6 +181,8 @@ def capture(tables: Tables, *, page_bytes: int) -> CheckpointWork:
     access_puts, access_deletes = tables.access.take_changes()
     puts.extend(("access", key, record) for key, record in access_puts)
     deletes.extend(("access", key) for key in access_deletes)
+    if tables.feature_level > features.FIRST:
+        puts.append(("meta", FEATURES_KEY, encode_features(tables.feature_level)))
     work = CheckpointWork(
         meta=Meta(keys.revision, tables.elapsed_ns, series.next_id, producers.uses),
         position=tables.position,
@@ -226,6 +231,8 @@ def restore_tables(tables: Tables, reader: StoreReader) -> None:
     tables.keys.revision = meta.revision
     tables.series.next_id = meta.next_series_id
     tables.producers.uses = meta.producer_uses
+    if (record := reader.get("meta", FEATURES_KEY)) is not None:
+        tables.feature_level = decode_features(record)
     members = tuple(decode_member(key, value) for key, value in reader.scan("members"))
     tables.configuration = decode_record(reader.get("meta", CONFIGURATION_KEY), members)
     for key, value in reader.scan("keys"):

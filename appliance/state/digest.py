@@ -68,6 +68,7 @@ def prepare_hash(tables: Tables, reader: StoreReader) -> PreparedHash:
             len(tables.series.by_name),
             len(tables.access.tokens),
             len(tables.access.invites),
+            tables.feature_level,
         ),
         configuration=tables.configuration,
         keys=tables.keys.list_prefix("", limit=0),

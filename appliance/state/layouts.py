@@ -4,6 +4,7 @@ Big-endian, without padding; the first byte of each value is its format, 1 but w
 
     table      key                            value after the format
     meta       'state'                        >QQQQ revision, elapsed ns, next series id, producer uses
+               'features'                     >H feature level; no record: 1
     members    >Q member id                   >QB number, 1 voter or 2 promotable or 0; text name, address
     producers  producer id                    >QQHB highest, used, details, has results; 129 bytes of bits;
                                               details indexes >Q, then fingerprints >I, then results >Q
@@ -44,6 +45,7 @@ from appliance.state.results import EntryOutcome, KeyChange, KeyRecord
 from appliance.state.series import Chunk, Series
 
 STATE_KEY: Final = b"state"
+FEATURES_KEY: Final = b"features"
 
 _FORMAT: Final = bytes([FORMAT])
 _META: Final = struct.Struct(">QQQQ")
@@ -61,6 +63,7 @@ _BLOCK: Final = struct.Struct(">BH")
 _BLOCK_KEY: Final = struct.Struct(">QQQ")
 _ID: Final = struct.Struct(">Q")
 _COUNT: Final = struct.Struct(">H")
+_LEVEL: Final = struct.Struct(">H")
 _ORDINAL: Final = struct.Struct(">I")
 
 _BITS_BYTES: Final = limits.PRODUCER_WINDOW // 8 + 1
@@ -114,6 +117,14 @@ def encode_meta(meta: Meta) -> bytes:
 
 def decode_meta(record: bytes) -> Meta:
     return decode("meta", STATE_KEY, record, lambda cursor: Meta(*cursor.unpack(_META)))
+
+
+def encode_features(level: int) -> bytes:
+    return _FORMAT + _LEVEL.pack(level)
+
+
+def decode_features(record: bytes) -> int:
+    return _decode("meta", FEATURES_KEY, record, lambda cursor: cursor.unpack(_LEVEL)[0])
 
 
 def encode_member(member: Member) -> bytes:

@@ -13,7 +13,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from appliance.errors import ConditionFailed, InvalidArgument, NotApplied
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from appliance.errors import ConditionFailed, DataDirectoryRefused, Fatal, InvalidArgument, NotApplied
 from appliance.model import Configuration, Member, Position, Verdict
 from appliance.state.access import ACCESS_KINDS, AccessTable
 from appliance.state.checkpoint import CheckpointWork, capture, capture_cost, read_outcome, restore_tables
@@ -39,6 +41,11 @@ from appliance.state.tables import Tables
 from appliance.storage.store import StoreReader
 from raftberry.internal.v1 import command_pb2
 
+_TOO_NEW: Final = (
+    "log entry {index} needs a later version of Raftberry: this node stops, nothing is lost; install the version that "
+    "the other nodes run"
+)
+
 DUE_MAX: Final = 1_000
 """Keys that one ExpireKeys names."""
 
@@ -59,6 +66,8 @@ class StateMachine:
             "delete_series": self._delete_series,
             "found": self._found,
             **dict.fromkeys(ACCESS_KINDS, self._change_access),
+            "verify_state": self._nothing,
+            "raise_feature_level": self._raise_feature_level,
         }
 
     @classmethod
@@ -66,10 +75,20 @@ class StateMachine:
         """The state of a checkpoint. CorruptData when it makes no sense. Does not close reader."""
         machine = cls(options)
         restore_tables(machine._tables, reader)
+        if machine.feature_level > machine._options.feature_level_max:
+            raise DataDirectoryRefused(
+                f"the cluster has feature level {machine.feature_level}, this version knows "
+                f"{machine._options.feature_level_max}: nothing was changed; install the version of the other nodes"
+            )
         machine._checkpointed = machine.position
         return machine
 
     # What has been applied
+
+    @property
+    def feature_level(self) -> int:
+        """What every member of the cluster has learned: see features.py."""
+        return self._tables.feature_level
 
     @property
     def position(self) -> Position:
@@ -254,6 +273,8 @@ class StateMachine:
                 return self._write(operation, plain)
             kind = operation.WhichOneof("kind")
             if kind is None:
+                if len(UnknownFieldSet(operation)):
+                    raise Fatal(_TOO_NEW.format(index=plain.index))
                 raise InvalidArgument("operation", "it holds nothing to do; nothing was done")
             return self._once(operation, kind)
         except NotApplied as error:
@@ -352,6 +373,17 @@ class StateMachine:
 
     def _change_access(self, operation: command_pb2.Operation) -> OperationResult:
         self._tables.access.apply(operation, elapsed_ns=self._tables.elapsed_ns)
+        return OperationResult(Verdict.APPLIED, self.position.index)
+
+    def _nothing(self, _operation: command_pb2.Operation) -> OperationResult:
+        """What concerns the nodes, not their state."""
+        return OperationResult(Verdict.APPLIED, self.position.index)
+
+    def _raise_feature_level(self, operation: command_pb2.Operation) -> OperationResult:
+        level = operation.raise_feature_level.level
+        if level > self._options.feature_level_max:
+            raise Fatal(_TOO_NEW.format(index=self.position.index))
+        self._tables.feature_level = max(self._tables.feature_level, level)
         return OperationResult(Verdict.APPLIED, self.position.index)
 
     def _found(self, operation: command_pb2.Operation) -> OperationResult:

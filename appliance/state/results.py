@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 
-from appliance import limits
+from appliance import features, limits
 from appliance.errors import NotApplied
 from appliance.model import Verdict
 from appliance.state.columns import Times, Values
@@ -28,6 +28,9 @@ class StateOptions:
     key_value_bytes_max: int = limits.KEY_VALUE_BYTES_MAX
     producers_max: int = limits.PRODUCERS_MAX
     page_bytes: int = limits.PAGE_BYTES
+    block_readings: int = limits.BLOCK_READINGS_TARGET
+    feature_level_max: int = features.LEVEL
+    """What this software knows; only tests set another."""
 
 
 @dataclass(frozen=True, slots=True)

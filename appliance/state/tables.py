@@ -5,6 +5,7 @@ Loop thread only.
 
 from __future__ import annotations
 
+from appliance import features
 from appliance.model import Configuration, Position
 from appliance.state.access import AccessTable
 from appliance.state.effects import OutcomeTable
@@ -27,3 +28,4 @@ class Tables:
         self.configuration = Configuration()
         self.configuration_changed = False
         self.access = AccessTable()
+        self.feature_level = features.FIRST
