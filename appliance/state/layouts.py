@@ -124,7 +124,7 @@ def encode_features(level: int) -> bytes:
 
 
 def decode_features(record: bytes) -> int:
-    return _decode("meta", FEATURES_KEY, record, lambda cursor: cursor.unpack(_LEVEL)[0])
+    return decode("meta", FEATURES_KEY, record, lambda cursor: cursor.unpack(_LEVEL)[0])
 
 
 def encode_member(member: Member) -> bytes:

@@ -28,7 +28,6 @@ class StateOptions:
     key_value_bytes_max: int = limits.KEY_VALUE_BYTES_MAX
     producers_max: int = limits.PRODUCERS_MAX
     page_bytes: int = limits.PAGE_BYTES
-    block_readings: int = limits.BLOCK_READINGS_TARGET
     feature_level_max: int = features.LEVEL
     """What this software knows; only tests set another."""
 
