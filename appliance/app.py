@@ -16,8 +16,9 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from appliance import __version__
 from appliance.api.server import ClientServer
@@ -127,6 +128,9 @@ async def serve(
 
 
 async def _run(serving: Serving, failpoints: Failpoints | None) -> None:
+    if serving.directory.removed_reason:
+        await _stand_by(serving, Role.REMOVED, _removed(serving, serving.directory.removed_reason))
+        return
     try:
         if not await _join_cluster(serving):
             return
@@ -139,6 +143,12 @@ async def _run(serving: Serving, failpoints: Failpoints | None) -> None:
     await _serve_node(serving, parts)
 
 
+def _removed(serving: Serving, reason: str) -> str:
+    text = f"{reason} in {serving.directory.path}; to use this machine again, give it a new data directory and join"
+    log.critical("%s", text)
+    return text
+
+
 async def _join_cluster(serving: Serving) -> bool:
     """The founding exchange, unless this directory already belongs to a cluster. False: stopped meanwhile."""
     directory, config = serving.directory, serving.config
@@ -147,9 +157,10 @@ async def _join_cluster(serving: Serving) -> bool:
         founding = await _found(serving, Founder(config.node.name, identity.member_id, config.founders))
         if founding is None:
             return False
-        directory.set_cluster(founding.cluster_id, founding.members)
+        directory.set_cluster(founding.cluster_id, founding.members, founding.version)
         log.info("founded cluster=%s members=%d", hex_id(founding.cluster_id), len(founding.members))
-    serving.desk.joined(directory.identity.cluster_id, directory.identity.members)
+    identity = directory.identity
+    serving.desk.joined(identity.cluster_id, identity.members, identity.members_version)
     return True
 
 
@@ -211,15 +222,17 @@ def _assemble(serving: Serving, failpoints: Failpoints | None) -> _Parts:
     identity = directory.identity
     parts: _Parts
     workers = ThreadWorkers(asyncio.get_running_loop(), _end_process, failpoints)
-    members = _with_addresses(identity.members, config.founders)
+    addresses = config.founders
     core = NodeCore(
         Self(
             member_id=identity.member_id,
             name=identity.name,
             cluster_id=identity.cluster_id,
-            members=members,
+            members=_with_addresses(identity.members, addresses),
             boot_nonce=serving.rng.getrandbits(63) + 1,
             version=__version__,
+            members_version=identity.members_version,
+            peer_address=config.advertised_peer_address,
         ),
         directory.journal,
         directory.store,
@@ -233,11 +246,7 @@ def _assemble(serving: Serving, failpoints: Failpoints | None) -> _Parts:
         state_options=StateOptions(),
     )
     node = Node(core, workers, _end_process)
-    peers = [
-        PeerAddress(member.member_id, member.name, member.peer_address)
-        for member in members
-        if member.member_id != identity.member_id
-    ]
+    peers = _addresses_of(core.contacts.peers.values())
     upcalls = CoreLinks(core, node)
     parts = _Parts(core, node, PeerLinks(serving.peer_server, peers, upcalls, rng=serving.rng), upcalls)
     core.events.listeners.append(_event_logger(core))
@@ -247,7 +256,23 @@ def _assemble(serving: Serving, failpoints: Failpoints | None) -> _Parts:
         directory.replace_store(store)
 
     core.on_store_replaced, core.on_quarantined = replaced, directory.quarantine
+    core.on_removed = directory.mark_removed
+    core.contacts.on_peers_changed = lambda members: parts.links.set_peers(_addresses_of(members))
+    core.contacts.on_members_heard = partial(_remember_members, serving, workers)
     return parts
+
+
+def _addresses_of(members: Iterable[Member]) -> list[PeerAddress]:
+    return [PeerAddress(member.member_id, member.name, member.peer_address) for member in members]
+
+
+def _remember_members(
+    serving: Serving, workers: ThreadWorkers, members: Sequence[Member], version: int
+) -> None:
+    """For those who ask whether there is a cluster, and for the next start: whom to dial."""
+    directory = serving.directory
+    serving.desk.joined(directory.identity.cluster_id, members, version)
+    workers.write("identity", lambda: directory.remember_members(members, version), lambda _: None)
 
 
 async def _serve_node(serving: Serving, parts: _Parts) -> None:

@@ -89,6 +89,8 @@ class PeerOptions(Section, frozen=True):
     """[peer]"""
 
     address: str = "127.0.0.1:7441"
+    advertise: str = ""
+    """Where other nodes reach this one; empty: at address, or at HOSTNAME.local where that is all of them."""
 
 
 class WebOptions(Section, frozen=True):
@@ -135,7 +137,18 @@ class Config(msgspec.Struct, frozen=True):
     @property
     def founders(self) -> dict[str, str]:
         """Name to peer address of every founder; this node alone where none are named."""
-        return dict(self.cluster.initial_members) or {self.node.name: self.peer.address}
+        return dict(self.cluster.initial_members) or {self.node.name: self.advertised_peer_address}
+
+    @property
+    def advertised_peer_address(self) -> str:
+        """Where this node says that it is. A name survives a new DHCP lease, an address does not."""
+        named = self.peer.advertise or self.cluster.initial_members.get(self.node.name)
+        if named:
+            return named
+        host, port = split_address(self.peer.address, what="peer.address")
+        if host in ("0.0.0.0", "::"):
+            return f"{socket.gethostname().partition('.')[0]}.local:{port}"
+        return self.peer.address
 
 
 Values = dict[tuple[str, str], object]
@@ -323,6 +336,8 @@ def _check_addresses(addresses: Mapping[str, str], *, is_insecure: bool) -> None
 
 def _check_members(config: Config) -> None:
     members = config.cluster.initial_members
+    if config.peer.advertise:
+        split_address(config.peer.advertise, what="peer.advertise")
     owners: dict[str, str] = {}
     for name, address in members.items():
         _check_name("cluster.initial_members", name)

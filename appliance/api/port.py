@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from appliance.model import Member, Position, Role
+from appliance.model import Configuration, Member, Position, Role
 from appliance.node.outcome import WriteOutcome
 from appliance.state import EntryEffects, KeyRecord, QueryChunk, QuerySpec, SeriesInfo, SeriesLatest
 from appliance.state.access import AccessTable
+from appliance.state.membership import Change
 from raftberry.internal.v1 import command_pb2
 
 
@@ -151,6 +152,11 @@ class Node(Protocol):
     def status(self) -> NodeStatus: ...
 
     async def transfer_leadership(self, target: str, *, deadline_ns: int | None) -> tuple[str, int]: ...
+
+    @property
+    def configuration(self) -> Configuration: ...
+
+    async def change_members(self, change: Change, *, deadline_ns: int | None) -> Configuration: ...
 
     def events(self) -> EventSubscription: ...
 

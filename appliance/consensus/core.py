@@ -6,7 +6,7 @@ through the transport that is handed in. Written against 0.3.17; a contract test
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import pysyncobj.syncobj as syncobj
@@ -18,7 +18,7 @@ from pysyncobj.transport import Transport
 from appliance.consensus.log import LogImage
 from appliance.consensus.options import ConsensusOptions
 from appliance.limits import ENTRY_BYTES_MAX
-from appliance.model import REGULAR, Entry, MemberId, Position, hex_id
+from appliance.model import Entry, MemberId, Position, hex_id
 
 SECOND_NS = 1_000_000_000
 _NEVER = float("inf")
@@ -99,10 +99,12 @@ def node_of(member: MemberId) -> PeerNode:
 class Core(SyncObj):  # type: ignore[misc]
     """PySyncObj with its seams in our hands."""
 
+    _SyncObj__otherNodes: set[PeerNode]
+    _SyncObj__readonlyNodes: set[PeerNode]
+
     def __init__(
         self,
         self_id: MemberId,
-        others: list[MemberId],
         *,
         log: LogImage,
         outlet: Outlet,
@@ -111,7 +113,7 @@ class Core(SyncObj):  # type: ignore[misc]
         apply: Callable[[int, int, bytes], None],
         on_state_changed: Callable[[int, int], None],
     ) -> None:
-        self._log, self._apply, self._is_alone = log, apply, not others
+        self._log, self._apply, self._is_sending = log, apply, False
         transport, serializer = _Transport(outlet), _NoSerializer(outlet)
         heartbeat = options.heartbeat_ns / SECOND_NS
         conf = SyncObjConf(
@@ -132,9 +134,7 @@ class Core(SyncObj):  # type: ignore[misc]
         with _rebound(
             createJournal=lambda _: log, Serializer=lambda *_: serializer, PIPE_NOTIFIER_ENABLED=False
         ):
-            super().__init__(
-                node_of(self_id), [node_of(other) for other in others], conf, transport=transport
-            )
+            super().__init__(node_of(self_id), [], conf, transport=transport)
         self._poller = _NoPoller()
         self.transport = transport
         serializer.skip_entries = self._skip_entries
@@ -153,16 +153,22 @@ class Core(SyncObj):  # type: ignore[misc]
         index = self.raftLastApplied + 1
         term = self._log.term_at(index)
         assert term is not None
-        self._apply(index, term, command[1:] if command[:1] == REGULAR else b"")
+        self._apply(index, term, command)
 
     def _SyncObj__getEntries(
         self, fromIDx: int | None, count: int | None = None, maxSizeBytes: int | None = None
     ) -> list[Entry]:
-        """H1, cluster of one: an entry that is not durable is not there, so it can't be committed."""
-        if self._is_alone and fromIDx is not None and fromIDx > self._log.durable_index:
+        """H1, one voter: an entry that is not durable is not there, so it can't be committed; learners are sent it."""
+        is_counting = self.is_leader and not self._is_sending and not self._SyncObj__otherNodes
+        if is_counting and fromIDx is not None and fromIDx > self._log.durable_index:
             return []
         entries: list[Entry] = super()._SyncObj__getEntries(fromIDx, count, maxSizeBytes)
         return entries
+
+    def _SyncObj__sendAppendEntries(self) -> None:
+        self._is_sending = True
+        super()._SyncObj__sendAppendEntries()
+        self._is_sending = False
 
     def _skip_entries(self, node: PeerNode) -> None:
         """H15: with nothing to send, the send loop would spin until its period has passed."""
@@ -208,6 +214,23 @@ class Core(SyncObj):  # type: ignore[misc]
         return float(self._SyncObj__newAppendEntriesTime) - float(syncobj.monotonicTime())
 
     # what the guard changes ------------------------------------------------------------------------------
+
+    def set_members(self, others: Iterable[MemberId], learners: Iterable[MemberId]) -> None:
+        """H13: PySyncObj's own membership is off. Its read-only nodes are true learners: sent to, never counted."""
+        voting, reading = set(map(node_of, others)), set(map(node_of, learners))
+        before = self._SyncObj__otherNodes | self._SyncObj__readonlyNodes
+        for node in before - voting - reading:
+            for table in (
+                self._SyncObj__raftNextIndex,
+                self._SyncObj__raftMatchIndex,
+                self._SyncObj__lastResponseTime,
+            ):
+                table.pop(node, None)
+        for node in (voting | reading) - before:
+            self._SyncObj__raftNextIndex[node] = self._log.last_index + 1
+            self._SyncObj__raftMatchIndex[node] = 0
+            self._SyncObj__lastResponseTime[node] = syncobj.monotonicTime()
+        self._SyncObj__otherNodes, self._SyncObj__readonlyNodes = voting, reading
 
     def receive(self, member: MemberId, message: Message) -> None:
         self.transport._onMessageReceived(node_of(member), message)

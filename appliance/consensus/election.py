@@ -46,13 +46,15 @@ class Election:
         return self._replica.now_ns() - self._heard_leader_ns < self._replica.options.election_timeout_min_ns
 
     def tick(self) -> None:
-        """Start a pre-vote when the time has come."""
+        """Start a pre-vote when the time has come; a learner only knows then that it hears no leader."""
         if self._core.is_leader or self._replica.now_ns() < self.deadline_ns:
             return
         self.postpone()
         self._heard_leader_ns = None
         if self._core.leader is not None:
             self._core.forget_leader()
+        if not self._replica.is_voter:
+            return
         self._attempt += 1
         self._granted = {self._replica.self_id}
         log = self._replica.log
@@ -86,6 +88,8 @@ class Election:
         if frame.term > self._replica.log.term:
             if not self._core.is_leader:
                 self._core.adopt_term(member, frame.term)
+            return
+        if member not in self._replica.voters:
             return
         if self._core.is_leader or frame.pre_vote_reply.attempt != self._attempt or not self._granted:
             return

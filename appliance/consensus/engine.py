@@ -6,7 +6,7 @@ Invariant: commit and apply never pass this node's own durable index, in a clust
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from appliance.clock import Clock
 from appliance.consensus.core import SECOND_NS, Core, node_of
@@ -22,7 +22,8 @@ from appliance.consensus.reads import ReadDone, Reads
 from appliance.consensus.replica import Replica, Send
 from appliance.errors import ConditionFailed, NoLeader
 from appliance.limits import ENTRY_BYTES_MAX
-from appliance.model import MemberId, Position, Role
+from appliance.model import Configuration, MemberId, Position, Role
+from appliance.state.configuration import encode_configuration
 from raftberry.internal.v1 import peer_pb2
 
 _ROLES = {0: Role.FOLLOWER, 1: Role.CANDIDATE, 2: Role.LEADER}
@@ -33,7 +34,6 @@ class Engine:
         self,
         self_id: MemberId,
         boot_count: int,
-        voters: Sequence[MemberId],
         *,
         log: LogImage,
         applied: Position,
@@ -45,16 +45,12 @@ class Engine:
         rng: random.Random,
         events: EventLog,
     ) -> None:
-        assert self_id in voters
-        self._replica = Replica(
-            self_id, boot_count, tuple(sorted(voters)), log, options, clock, rng, events, send
-        )
+        self._replica = Replica(self_id, boot_count, log, options, clock, rng, events, send)
         self._promises = Promises(self._replica)
         self._guard = Guard(self._replica, self._promises, self._snapshot_needed)
         self._report_snapshot_needed = on_snapshot_needed
         self._core = Core(
             self_id,
-            self._replica.others,
             log=log,
             outlet=self._guard,
             options=options,
@@ -64,10 +60,12 @@ class Engine:
         )
         self._election = Election(self._replica, self._core)
         self._reads = Reads(self._replica, self._core)
-        self._flow = Flow(self._core, self._replica.others, self._replica.now_ns)
+        self._flow = Flow(self._core, self._replica.now_ns)
         self._guard.attach(self._core, self._election, self._reads, self._flow)
         self._commit_began_ns: int | None = None
         self._heartbeat_due_ns = 0
+        log.on_configuration = self._configure
+        self._configure()
 
     # state -----------------------------------------------------------------------------------------------
 
@@ -77,6 +75,8 @@ class Engine:
 
     @property
     def role(self) -> Role:
+        if not self._replica.is_voter:
+            return Role.LEARNER
         return Role.LEADER if self.is_leader else Role.CANDIDATE if self._core.is_candidate else Role.FOLLOWER
 
     @property
@@ -109,6 +109,11 @@ class Engine:
     @property
     def connected(self) -> frozenset[MemberId]:
         return frozenset(self._replica.connected)
+
+    @property
+    def connected_members(self) -> frozenset[MemberId]:
+        """Without those who are linked, and members only elsewhere."""
+        return self._replica.members & self._replica.connected
 
     @property
     def dropped_count(self) -> dict[str, int]:
@@ -195,6 +200,17 @@ class Engine:
         assert len(command) <= ENTRY_BYTES_MAX
         return self._core.append(command)
 
+    def propose_configuration(self, configuration: Configuration) -> Position:
+        """Leader only: it is in effect at once (H13: one at a time, and only behind an entry of this term)."""
+        assert self.has_committed_in_term
+        assert not self.is_configuration_pending
+        return self.propose(encode_configuration(configuration))
+
+    @property
+    def is_configuration_pending(self) -> bool:
+        """The configuration in effect is not committed, or not applied here yet."""
+        return self._replica.log.configuration.index > self.applied_index
+
     def read_index(self, done: ReadDone) -> None:
         self._reads.ask(done)
 
@@ -248,13 +264,13 @@ class Engine:
                 },
             )
 
-    def install(self, position: Position) -> None:
-        """The store holds the snapshot at position: continue from there.
+    def install(self, position: Position, configuration: Configuration) -> None:
+        """The store holds the snapshot at position, with this configuration: continue from there.
 
         H7: a log that holds the snapshot's last entry keeps what follows it.
         """
         if not self._replica.log.holds(position):
-            self._replica.log.reset(position)
+            self._replica.log.reset(position, configuration)
         self._core.installed(position)
         self._replica.record("installed", position.index)
 
@@ -263,6 +279,21 @@ class Engine:
             self._report_snapshot_needed(member)
 
     # helpers ---------------------------------------------------------------------------------------------
+
+    def _configure(self) -> None:
+        """Another configuration is in effect: it was appended, truncated, or came with a snapshot."""
+        configuration = self._replica.log.configuration
+        for member in self._replica.adopt(configuration):
+            self._guard.forget_member(member)
+        self._core.set_members(self._replica.others, self._replica.learners)
+        self._flow.set_members(self._replica.others + self._replica.learners)
+        self._replica.record(
+            "configured",
+            configuration.index,
+            version=configuration.version,
+            voters=len(configuration.voters),
+            learners=len(configuration.learners),
+        )
 
     def _is_disk_stalled(self, bound_ns: int) -> bool:
         began = self._commit_began_ns

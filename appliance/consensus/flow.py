@@ -8,7 +8,7 @@ stays hidden for ever: what the lane did not take, or nobody answered for PATIEN
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 
 from appliance.consensus.core import Core
@@ -29,9 +29,13 @@ class _Window:
 
 
 class Flow:
-    def __init__(self, core: Core, members: list[MemberId], now_ns: Callable[[], int]) -> None:
+    def __init__(self, core: Core, now_ns: Callable[[], int]) -> None:
         self._core, self._now_ns = core, now_ns
-        self._windows = {member: _Window() for member in members}
+        self._windows: dict[MemberId, _Window] = {}
+
+    def set_members(self, members: Iterable[MemberId]) -> None:
+        """Those who may be sent the log."""
+        self._windows = {member: self._windows.get(member, _Window()) for member in members}
 
     def sent(self, member: MemberId, last_index: int, size: int) -> None:
         window = self._windows[member]
@@ -80,7 +84,9 @@ class Flow:
 
     def forget(self, member: MemberId, *, is_connected: bool) -> None:
         """What was on its way is lost or refused."""
-        window = self._windows[member]
+        window = self._windows.get(member)
+        if window is None:
+            return
         if window.is_paused and is_connected:
             self._core.connect(member)
         self._windows[member] = _Window()

@@ -22,6 +22,9 @@ from raftberry.internal.v1 import peer_pb2
 _ANSWERS = frozenset({"append_entries_reply", "heartbeat_reply"})
 """Most of them only say that a follower lives: those are not news."""
 
+_COUNTED = frozenset({"append_entries_reply", "heartbeat_reply", "vote", "pre_vote_reply", "stale_term"})
+"""Said by members to those who count them. All else is heard from any peer (thesis, 4.1): configurations differ."""
+
 _FROM_BEHIND = frozenset({"append_entries", "heartbeat"})
 
 
@@ -163,8 +166,8 @@ class Guard:
 
     def receive(self, member: MemberId, frame: peer_pb2.Frame) -> None:
         kind = frame.WhichOneof("kind")
-        if member not in self._replica.voters or member == self._replica.self_id:
-            self._replica.drop("not_a_voter", member)
+        if kind in _COUNTED and member not in self._replica.members:
+            self._replica.drop("not_a_member", member)
             return
         if frame.term < self._replica.log.term and kind not in ("pre_vote", "pre_vote_reply"):
             self._answer_older_term(member, kind)
@@ -188,7 +191,8 @@ class Guard:
             case "pre_vote_reply":
                 self.election.on_pre_vote_reply(member, frame)
             case "timeout_now":
-                self.core.receive(member, {"type": "timeout_now", "term": frame.term})
+                if self._replica.is_voter:
+                    self.core.receive(member, {"type": "timeout_now", "term": frame.term})
             case "stale_term":
                 self._follow_term(member, frame.term)
             case _:
@@ -287,21 +291,17 @@ class Guard:
     # candidate -------------------------------------------------------------------------------------------
 
     def _on_request_vote(self, member: MemberId, frame: peer_pb2.Frame) -> None:
-        self.core.receive(
-            member,
-            {
-                "type": "request_vote",
-                "term": frame.term,
-                "last_log_index": frame.request_vote.last_log_index,
-                "last_log_term": frame.request_vote.last_log_term,
-            },
-        )
+        asked = frame.request_vote
+        message: Message = {"type": "request_vote", "term": frame.term}
+        message.update(last_log_index=asked.last_log_index, last_log_term=asked.last_log_term)
+        self.core.receive(member, message)
 
     def _on_vote(self, member: MemberId, frame: peer_pb2.Frame) -> None:
         if member in self._voters_for_me:
             self._replica.drop("repeated_vote", member)
             return
-        if self.core.is_candidate and frame.term == self._replica.log.term:
+        is_counted = member in self._replica.voters and frame.term == self._replica.log.term
+        if self.core.is_candidate and is_counted:
             self._voters_for_me.add(member)
             self.core.receive(member, {"type": "response_vote", "term": frame.term})
 
@@ -382,6 +382,13 @@ class Guard:
         term, commit = self._known_commit
         if term == log.term:
             self.core.raise_commit(min(commit, log.durable_index))
+
+    def forget_member(self, member: MemberId) -> None:
+        """It is none any more: nothing that it said counts (H5)."""
+        self._acknowledged.pop(member, None)
+        self._voters_for_me.discard(member)
+        self._held_news.pop(member, None)
+        self.snapshot_targets.discard(member)
 
     def on_disconnected(self, member: MemberId) -> None:
         self._promises.withdraw(member)

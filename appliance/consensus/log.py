@@ -6,16 +6,28 @@ is queued. Nothing here waits for a disk. Loop thread only.
 Position 0 of PySyncObj's view is the anchor, a placeholder for the entry before the first retained one;
 position p is index anchor.index + p. Slices are capped (PySyncObj only ever works from their start), so that a
 long log is never copied. The commit index is a hint: it rides with the next batch.
+The log knows the configurations in it (Ongaro's thesis, 4.1): the last one counts from the moment it is appended,
+committed or not, on every node and after a restart (H13), and no longer when it is truncated.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from appliance.limits import LOG_SLICE_BYTES_MAX, LOG_SLICE_ENTRIES_MAX
-from appliance.model import NO_OP, Entry, HardState, MemberId, PeerMemory, Position
+from appliance.model import (
+    CONFIGURATION,
+    NO_OP,
+    Configuration,
+    Entry,
+    HardState,
+    MemberId,
+    PeerMemory,
+    Position,
+)
+from appliance.state.configuration import decode_configuration
 from appliance.storage.batch import (
     Append,
     JournalOperation,
@@ -63,8 +75,12 @@ class LogImage:
         entries: list[Entry],
         hard_state: HardState,
         cold_read: ColdRead,
+        configurations: Sequence[Configuration] = (Configuration(),),
     ) -> None:
-        """entries: the tail of the log that starts in memory, up to last; may be empty."""
+        """entries: the tail of the log that starts in memory, up to last; may be empty.
+
+        configurations: the one at a committed index, and those of all entries behind it.
+        """
         assert not entries or (entries[0][1] > anchor.index and entries[-1][1:] == (last.index, last.term))
         self.anchor = anchor
         self._entries = entries
@@ -81,6 +97,9 @@ class LogImage:
         self._taken = 0
         self._durable = 0
         self.appended_bytes = 0
+        self._configurations = list(configurations)
+        self.on_configuration: Callable[[], None] = lambda: None
+        """Called when another configuration is in effect."""
 
     # what the rest of consensus asks ---------------------------------------------------------------------
 
@@ -91,6 +110,11 @@ class LogImage:
     @property
     def last_index(self) -> int:
         return self._last[0]
+
+    @property
+    def configuration(self) -> Configuration:
+        """The one in effect."""
+        return self._configurations[-1]
 
     def term_at(self, index: int) -> int | None:
         """Term of the entry at index; the anchor's for the anchor; None outside the log."""
@@ -181,9 +205,11 @@ class LogImage:
         self._pending.operations.append(TrimTo(index, term))
         if index >= self._hot_first:
             self._drop_hot(index + 1 - self._hot_first)
+        while len(self._configurations) > 1 and self._configurations[1].index <= index:
+            del self._configurations[0]
 
-    def reset(self, position: Position) -> None:
-        """Forget everything: the log starts behind an installed snapshot."""
+    def reset(self, position: Position, configuration: Configuration) -> None:
+        """Forget everything: the log starts behind an installed snapshot, which has this configuration."""
         self.anchor, self._last = position, (position.index, position.term)
         self._entries, self._hot_first, self._hot_bytes = [], position.index + 1, 0
         self._pending.close_append()
@@ -191,6 +217,8 @@ class LogImage:
         self._cut_in_flight(position.index)
         self.durable_index = position.index
         self.high_index = max(self.high_index, position.index)
+        self._configurations = [configuration]
+        self.on_configuration()
 
     def truncate_from(self, index: int) -> None:
         """Drop the entries from index on: they conflict with the leader's."""
@@ -208,6 +236,10 @@ class LogImage:
         self._pending.operations.append(TruncateFrom(index))
         self._cut_in_flight(index - 1)
         self.durable_index = min(self.durable_index, index - 1)
+        if self.configuration.index >= index:
+            while self.configuration.index >= index:
+                del self._configurations[-1]
+            self.on_configuration()
 
     def evict(self, applied_index: int, hot_bytes_max: int) -> None:
         """Release the memory of durable, applied entries beyond hot_bytes_max; they stay in the journal."""
@@ -239,6 +271,9 @@ class LogImage:
         self._last = (idx, term)
         self._hot_bytes += len(command)
         self.appended_bytes += len(command)
+        if command.startswith(CONFIGURATION):
+            self._configurations.append(decode_configuration(idx, command))
+            self.on_configuration()
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:
         raise AssertionError(

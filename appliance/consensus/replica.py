@@ -1,19 +1,20 @@
 """What the parts of the guard share about this replica: who it is, its log, its clocks, its way out.
 
-Invariant: `voters` and `others` name every peer whose word counts; frames of anybody else are dropped.
+Invariant: `voters`, `others` and `members` are those of the configuration in effect, which is the log's last one.
+A node that is no voter counts nothing, and is counted by nobody.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from appliance.clock import Clock
 from appliance.consensus.events import EventLog
 from appliance.consensus.log import LogImage
 from appliance.consensus.options import ConsensusOptions
-from appliance.model import MemberId
+from appliance.model import Configuration, MemberId
 from raftberry.internal.v1 import peer_pb2
 
 Send = Callable[[MemberId, peer_pb2.Frame], bool]
@@ -24,7 +25,6 @@ Send = Callable[[MemberId, peer_pb2.Frame], bool]
 class Replica:
     self_id: MemberId
     boot_count: int
-    voters: Sequence[MemberId]
     log: LogImage
     options: ConsensusOptions
     clock: Clock
@@ -35,13 +35,32 @@ class Replica:
     dropped_count: dict[str, int] = field(default_factory=dict)
     """Frames the guard dropped, by reason."""
 
+    voters: tuple[MemberId, ...] = ()
+    others: tuple[MemberId, ...] = ()
+    """The other voters."""
+
+    learners: tuple[MemberId, ...] = ()
+    """The other learners."""
+
+    members: frozenset[MemberId] = frozenset()
+
+    def adopt(self, configuration: Configuration) -> frozenset[MemberId]:
+        """The configuration is in effect. Returns who was a member, and is none any more."""
+        before = self.members
+        self.voters = configuration.voters
+        self.others = tuple(member for member in configuration.voters if member != self.self_id)
+        self.learners = tuple(member for member in configuration.learners if member != self.self_id)
+        self.members = frozenset(configuration.voters + configuration.learners)
+        return before - self.members
+
     @property
-    def others(self) -> list[MemberId]:
-        return [member for member in self.voters if member != self.self_id]
+    def is_voter(self) -> bool:
+        return self.self_id in self.voters
 
     @property
     def is_alone(self) -> bool:
-        return len(self.voters) == 1
+        """Nobody else votes."""
+        return not self.others
 
     @property
     def majority(self) -> int:

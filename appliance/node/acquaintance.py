@@ -7,14 +7,17 @@ forgives, it never accuses wrongly. Loop thread only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
-from appliance.model import ClusterId, Member, MemberId, PeerMemory, hex_id
+from appliance.model import ClusterId, MemberId, PeerMemory, hex_id
 from raftberry.internal.v1 import peer_pb2
 
 PROTOCOL = 1
 
 _Reason = peer_pb2.Refusal.Reason
+
+_STRANGERS = frozenset({_Reason.REASON_NOT_A_MEMBER, _Reason.REASON_REMOVED, _Reason.REASON_OTHER_CLUSTER})
+"""Whoever dials in and is none of ours is no alarm of a member's."""
 
 
 class Acquaintances:
@@ -22,10 +25,11 @@ class Acquaintances:
         self,
         cluster_id: ClusterId,
         self_id: MemberId,
-        members: Mapping[MemberId, Member],
+        introduce: Callable[[peer_pb2.Frame], peer_pb2.Refusal | None],
         memory: Mapping[MemberId, PeerMemory],
     ) -> None:
-        self._cluster_id, self._self_id, self._members = cluster_id, self_id, members
+        """introduce: whether a peer of this cluster is welcome as a member (contacts.py)."""
+        self._cluster_id, self._self_id, self._introduce = cluster_id, self_id, introduce
         self._memory = dict(memory)
         self._nonces: dict[MemberId, tuple[int, int]] = {}
         self.refused: dict[MemberId, str] = {}
@@ -51,6 +55,15 @@ class Acquaintances:
             self._memory[member] = PeerMemory(boot, high)
             self.has_news = True
 
+    def keep(self, members: Collection[MemberId]) -> None:
+        """Forget all others: they were removed, and their ids never come back."""
+        gone = [member for member in (*self._memory, *self.refused) if member not in members]
+        for member in gone:
+            self._memory.pop(member, None)
+            self.refused.pop(member, None)
+            self._nonces.pop(member, None)
+            self.has_news = True
+
     def check_hello(self, frame: peer_pb2.Frame) -> peer_pb2.Refusal | None:
         """The verdict on a peer that dials in; None: welcome."""
         refusal = self._judge(frame)
@@ -59,12 +72,12 @@ class Acquaintances:
             self.refused.pop(member, None)
             self._nonces[member] = (frame.boot_count, frame.hello.boot_nonce)
             self.saw(frame)
-        elif member in self._members:
+        elif refusal.reason not in _STRANGERS:
             self.refused[member] = refusal.message
         return refusal
 
     def _judge(self, frame: peer_pb2.Frame) -> peer_pb2.Refusal | None:
-        hello, member = frame.hello, MemberId(frame.from_member)
+        hello = frame.hello
         if hello.protocol != PROTOCOL:
             text = (
                 f"{hello.name} speaks peer protocol {hello.protocol}, this node {PROTOCOL}: upgrade the older"
@@ -77,10 +90,7 @@ class Acquaintances:
                 f"this is member {hex_id(self._self_id)} of cluster {hex_id(self._cluster_id)}"
             )
             return peer_pb2.Refusal(reason=_Reason.REASON_OTHER_CLUSTER, message=text)
-        if member not in self._members:
-            text = f"{hello.name} ({hex_id(member)}) is not a member of cluster {hex_id(self._cluster_id)}"
-            return peer_pb2.Refusal(reason=_Reason.REASON_NOT_A_MEMBER, message=text)
-        return self._judge_memory(frame)
+        return self._introduce(frame) or self._judge_memory(frame)
 
     def _judge_memory(self, frame: peer_pb2.Frame) -> peer_pb2.Refusal | None:
         hello, member = frame.hello, MemberId(frame.from_member)

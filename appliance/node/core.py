@@ -9,27 +9,33 @@ apply -> caller. On another node the queue is forwarded to the leader, and the c
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from appliance.clock import Clock
 from appliance.consensus import ConsensusOptions, Engine, EventLog
-from appliance.errors import ConditionFailed, NoLeader, NotApplied, Quarantined
-from appliance.model import MemberId, Position, Role
-from appliance.node.acquaintance import PROTOCOL, Acquaintances
+from appliance.errors import Quarantined
+from appliance.model import CONFIGURATION, REGULAR, Member, MemberId, Position, Role
+from appliance.node.acquaintance import Acquaintances
 from appliance.node.barriers import BarrierDone, Barriers
+from appliance.node.changes import ChangeDone, Changes
+from appliance.node.contacts import Contacts
+from appliance.node.doorstep import Doorstep, removal_of
+from appliance.node.handover import Handover
 from appliance.node.housekeeping import Housekeeping
 from appliance.node.identity import Self
-from appliance.node.opening import open_log
+from appliance.node.opening import first_configuration, open_log
 from appliance.node.options import NodeOptions
 from appliance.node.pipeline import CommitPipeline
 from appliance.node.proposals import Done
+from appliance.node.snapshot_answers import SnapshotAnswers
 from appliance.node.snapshot_receiver import SnapshotReceiver
 from appliance.node.snapshot_sender import SnapshotSender
 from appliance.node.workers import Workers
 from appliance.node.writing import Send, WritePath
 from appliance.state import Applied, StateMachine, StateOptions
+from appliance.state.configuration import decode_configuration
+from appliance.state.membership import Change
 from appliance.storage.journal import Journal
 from appliance.storage.recovery import recover
 from appliance.storage.store import Store
@@ -58,30 +64,20 @@ class NodeCore:
         self.quarantine_reason = ""
         self._state_options, self.workers = state_options, workers
         self.consensus_options = consensus_options
-        self.members = {member.member_id: member for member in me.members}
         recovered, plan = recover(journal, store)
         self.boot_count = journal.begin_boot()
         with store.snapshot() as reader:
             self.state = StateMachine.restore(reader, state_options)
-        self.log = open_log(journal, plan, consensus_options.hot_bytes_max)
-        self.acquaintances = Acquaintances(me.cluster_id, me.member_id, self.members, recovered.peers)
-        self.events = EventLog(clock.wall_ns)
-        self.engine = Engine(
-            me.member_id,
-            self.boot_count,
-            [member.member_id for member in me.members if member.is_voter],
-            log=self.log,
-            applied=plan.checkpoint,
-            apply=self._apply,
-            send=lambda member, frame: self._send(member, frame, False),
-            on_snapshot_needed=self._on_snapshot_needed,
-            options=consensus_options,
-            clock=clock,
-            rng=rng,
-            events=self.events,
+        configuration = first_configuration(me, self.state.configuration)
+        self.log = open_log(journal, plan, consensus_options.hot_bytes_max, configuration=configuration)
+        self.contacts = Contacts(me, self.log.configuration, self.state.configuration)
+        self.acquaintances = Acquaintances(
+            me.cluster_id, me.member_id, self.contacts.introduce, recovered.peers
         )
+        self.events = EventLog(clock.wall_ns)
+        self.engine = self._new_engine(plan.checkpoint, rng)
         self.pipeline = CommitPipeline(self.engine, self.log, journal, workers, clock, wake)
-        self.writes = WritePath(me, self.engine, self.log, self.pipeline, clock, self._frame, self._send)
+        self.writes = WritePath(me, self.engine, self.log, self.pipeline, clock, self.new_frame, self._send)
         self.barriers = Barriers(
             self.engine,
             self._ask_read_index,
@@ -89,10 +85,22 @@ class NodeCore:
             first_number=self.boot_count << 32,
         )
         self.sender = SnapshotSender(
-            self.engine, workers, self._frame, partial(self._send, is_bulk=True), clock, rng, wake
+            self.engine, workers, self.new_frame, partial(self._send, is_bulk=True), clock, rng, wake
         )
+        self._snapshot_answers = SnapshotAnswers(self.log, self.send_frame)
         self.receiver = SnapshotReceiver(
-            workers, lambda: self.store, self._is_snapshot_needed, self._installed, self._send_snapshot_reply
+            workers,
+            lambda: self.store,
+            self._is_snapshot_needed,
+            self._installed,
+            self._snapshot_answers.send,
+        )
+        self.handover, self.changes = Handover(self), Changes(self)
+        doorstep = Doorstep(self)
+        self.hello, self.check_hello, self.on_refused = (
+            doorstep.hello,
+            doorstep.check_hello,
+            doorstep.on_refused,
         )
         self.housekeeping = Housekeeping(self, plan.checkpoint, recovered.size_bytes)
         self._has_answered_read = False
@@ -100,10 +108,26 @@ class NodeCore:
         self.upheaval_listeners: list[Callable[[], None]] = []
         """Called when the state was replaced, or this node serves no more."""
 
-        self._when_durable: list[tuple[int, Callable[[], None]]] = []
         self.on_store_replaced: Callable[[Store], None] = lambda _: None
         self.on_quarantined: Callable[[str], None] = lambda _: None
+        self.on_removed: Callable[[str], None] = lambda _: None
+        self.is_removed = False
         self._heard_ns: dict[MemberId, int] = {}
+
+    def _new_engine(self, applied: Position, rng: random.Random) -> Engine:
+        return Engine(
+            self.me.member_id,
+            self.boot_count,
+            log=self.log,
+            applied=applied,
+            apply=self._apply,
+            send=lambda member, frame: self._send(member, frame, False),
+            on_snapshot_needed=self._on_snapshot_needed,
+            options=self.consensus_options,
+            clock=self.clock,
+            rng=rng,
+            events=self.events,
+        )
 
     # callers ---------------------------------------------------------------------------------------------
 
@@ -124,33 +148,32 @@ class NodeCore:
         self.barriers.submit(deadline_ns, done)
         self.request_wake()
 
+    def change_members(self, change: Change, deadline_ns: int, done: ChangeDone) -> None:
+        """Bring a change of the membership to its outcome; done is called once."""
+        if self.quarantine_reason:
+            raise Quarantined(self.quarantine_reason)
+        self.changes.ask(change, deadline_ns, done)
+
+    @property
+    def members(self) -> Mapping[MemberId, Member]:
+        """Of the configuration in effect."""
+        return self.contacts.members
+
     @property
     def role(self) -> Role:
+        if self.is_removed:
+            return Role.REMOVED
         return Role.QUARANTINED if self.quarantine_reason else self.engine.role
 
     def leader_name(self) -> str:
         leader = None if self.quarantine_reason else self.engine.leader
-        return "" if leader is None else self.members[leader].name
+        return "" if leader is None else self.contacts.name_of(leader)
 
     def confirmed_ns(self) -> int | None:
         """When this node last knew that the cluster is led by a leader that a majority confirms."""
         return self.engine.confirmed_ns()
 
     # peers -----------------------------------------------------------------------------------------------
-
-    def hello(self, to_member: MemberId) -> peer_pb2.Frame:
-        frame = self._frame()
-        frame.hello.protocol, frame.hello.cluster_id = PROTOCOL, self.me.cluster_id
-        frame.hello.name, frame.hello.to_member = self.me.name, to_member
-        frame.hello.boot_nonce, frame.hello.version = self.me.boot_nonce, self.me.version
-        frame.hello.quarantined = bool(self.quarantine_reason)
-        return frame
-
-    def check_hello(self, frame: peer_pb2.Frame) -> peer_pb2.Refusal | None:
-        if self.quarantine_reason or frame.hello.quarantined:
-            reason = peer_pb2.Refusal.Reason.REASON_QUARANTINED
-            return peer_pb2.Refusal(reason=reason, message="one of the two nodes is quarantined")
-        return self.acquaintances.check_hello(frame)
 
     def on_up(self, member: MemberId) -> None:
         self.engine.peer_up(member)
@@ -163,22 +186,18 @@ class NodeCore:
         self.receiver.on_peer_down(member)
         self.request_wake()
 
-    def on_refused(self, refusal: peer_pb2.Refusal) -> None:
-        """A peer says that this node must not take part.
-
-        One that does not know this node at all may be a stranger at a peer's address: no link is enough.
-        """
-        if refusal.reason in (
-            peer_pb2.Refusal.Reason.REASON_AMNESIA,
-            peer_pb2.Refusal.Reason.REASON_TWO_HOLDERS,
-        ):
-            self.quarantine(refusal.message)
-
     def quarantine(self, reason: str) -> None:
         """In doubt about its own data: no vote, no ack, no answer, in this life and, by the hook, in the next."""
         if not self.quarantine_reason:
             self.on_quarantined(reason)
             self._step_aside("quarantined", reason)
+
+    def remove(self, reason: str) -> None:
+        """No member any more: it takes no part, in this life and, by the hook, in the next."""
+        if not self.quarantine_reason:
+            self.is_removed = True
+            self.on_removed(reason)
+            self._step_aside("removed", reason)
 
     def retire(self) -> None:
         """The node stops: it says nothing any more."""
@@ -190,6 +209,7 @@ class NodeCore:
         self.events.record(kind, self.log.term, self.log.last_index, reason=reason)
         self.writes.fail_all(Quarantined(reason))
         self.barriers.fail_all(Quarantined(reason))
+        self.changes.fail_all(Quarantined(reason))
         self.housekeeping.stopped()
         self._tell_upheaval()
 
@@ -212,7 +232,11 @@ class NodeCore:
             case "read_index_reply":
                 self._on_read_index_reply(member, frame)
             case "transfer_request":
-                self._on_transfer_request(frame.transfer_request.target)
+                self.handover.on_request(frame.transfer_request.target)
+            case "membership_request":
+                self.changes.on_request(member, frame.membership_request)
+            case "membership_reply":
+                self.changes.on_reply(frame.membership_reply)
             case "snapshot_chunk":
                 if frame.term >= self.log.term:
                     self.receiver.on_chunk(member, frame.snapshot_chunk)
@@ -237,6 +261,7 @@ class NodeCore:
         self.writes.cycle(now, founded=bool(self.state.members()))
         self.engine.release_news(is_urgent=self._take_urgency())
         self.barriers.cycle(now)
+        self.changes.cycle(now)
         self.engine.begin_reads()
         self.sender.cycle()
         self.receiver.cycle()
@@ -244,7 +269,8 @@ class NodeCore:
         if self.acquaintances.has_news and self.log.has_queued:
             self.log.remember_peers(self.acquaintances.memory())
         self.pipeline.flush()
-        self._release_durable()
+        self._snapshot_answers.release()
+        self._follow_members()
         if self.engine.applied_index < self.engine.commit_index:
             self.request_wake()
 
@@ -259,6 +285,7 @@ class NodeCore:
             self.writes.next_deadline_ns(),
             self.barriers.next_deadline_ns(),
             self.engine.next_wake_ns(),
+            self.changes.next_deadline_ns(),
         ]
         return min(deadline for deadline in deadlines if deadline is not None)
 
@@ -267,57 +294,43 @@ class NodeCore:
         self.request_wake()
 
     def begin_transfer(self, target: str) -> MemberId:
-        """Ask a follower to take over; proposals wait from now on: until a new leader is seen, or a bound ends it.
-
-        Raises ConditionFailed while anything is in flight: call again.
-        """
-        if not self.engine.is_leader:
-            raise NoLeader("this node does not lead; ask the leader to hand over")
-        wanted = next((member.member_id for member in self.members.values() if member.name == target), None)
-        if target and wanted is None:
-            raise ConditionFailed(f"{target} is no member of this cluster")
-        if wanted is not None and not self.engine.is_connected(wanted):
-            raise ConditionFailed(f"{target} is not connected to the leader and can't take over")
-        self.writes.hold(self.consensus_options.election_timeout_min_ns)
-        return self.engine.transfer(wanted)
-
-    def is_unknown(self, target: str) -> bool:
-        """A target that is named and is no other member."""
-        return bool(target) and target not in (
-            m.name for m in self.members.values() if m.member_id != self.me.member_id
-        )
-
-    def ask_to_transfer(self, leader: MemberId, target: str) -> None:
-        """Tell the leader that somebody asked this node to have leadership handed over."""
-        frame = self._frame()
-        frame.transfer_request.target = target
-        self._send(leader, frame, False)
-
-    def end_transfer(self) -> None:
-        self.writes.hold(0)
-        self.request_wake()
+        """See Handover."""
+        return self.handover.begin(target)
 
     # applying ---------------------------------------------------------------------------------------------
 
     def _apply(self, index: int, term: int, command: bytes) -> None:
+        """command: as it stands in the log, with its type byte."""
         if index <= self.state.position.index:
             return
-        applied = self.state.apply(index, term, command)
+        if command.startswith(CONFIGURATION):
+            applied = self.state.apply_configuration(index, term, decode_configuration(index, command))
+        else:
+            applied = self.state.apply(index, term, command[1:] if command.startswith(REGULAR) else b"")
         self.housekeeping.applied(index, len(command))
         self.writes.applied(applied)
         for listener in self.applied_listeners:
             listener(applied)
 
+    def _follow_members(self) -> None:
+        """The configuration in effect, or the committed one, may be another: links and transfers follow."""
+        if not self.contacts.update(self.log.configuration, self.state.configuration):
+            return
+        self.sender.keep(self.members)
+        self.acquaintances.keep(self.contacts.peers)
+        if self.me.member_id in self.state.configuration.removed:
+            self.remove(removal_of(self.me, self.state.configuration.version))
+
     # reads -----------------------------------------------------------------------------------------------
 
     def _ask_read_index(self, leader: MemberId, number: int) -> bool:
-        frame = self._frame()
+        frame = self.new_frame()
         frame.read_index.request = number
         return self._send(leader, frame, False)
 
     def _on_read_index(self, member: MemberId, number: int) -> None:
         def answer(index: int | None) -> None:
-            frame = self._frame()
+            frame = self.new_frame()
             frame.read_index_reply.request, frame.read_index_reply.index = number, index or 0
             self._has_answered_read = True
             self._send(member, frame, False)
@@ -329,11 +342,6 @@ class NodeCore:
         self.barriers.on_reply(reply.request, reply.index, self.clock.monotonic_ns())
         if not reply.index:
             self.engine.leader_denied(member, frame.term)
-
-    def _on_transfer_request(self, target: str) -> None:
-        """Another node's caller wants it; the asker repeats until a new leader is seen."""
-        with suppress(NotApplied):
-            self.begin_transfer(target)
 
     # snapshots -------------------------------------------------------------------------------------------
 
@@ -350,7 +358,7 @@ class NodeCore:
         self.on_store_replaced(store)
         with store.snapshot() as reader:
             self.state = StateMachine.restore(reader, self._state_options)
-        self.engine.install(position)
+        self.engine.install(position, self.state.configuration)
         self.housekeeping.installed(position)
         self.writes.lost_trail(position)
         self._tell_upheaval()
@@ -360,30 +368,19 @@ class NodeCore:
         for listener in self.upheaval_listeners:
             listener()
 
-    def _send_snapshot_reply(self, member: MemberId, reply: peer_pb2.SnapshotReply) -> None:
-        """Installed is a promise: it waits for the log's reset, or for the entries that made the snapshot needless."""
-
-        def send() -> None:
-            frame = self._frame()
-            frame.snapshot_reply.CopyFrom(reply)
-            self._send(member, frame, False)
-
-        if reply.installed:
-            self._when_durable.append((self.log.promise_sequence, send))
-        else:
-            send()
-
-    def _release_durable(self) -> None:
-        while self._when_durable and self._when_durable[0][0] <= self.log.durable_sequence:
-            self._when_durable.pop(0)[1]()
-
     # helpers ---------------------------------------------------------------------------------------------
 
     def _send(self, member: MemberId, frame: peer_pb2.Frame, is_bulk: bool) -> bool:
         """A commit that was under way when the quarantine began must not release a vote or an ack."""
         return not self.quarantine_reason and self._link_send(member, frame, is_bulk)
 
-    def _frame(self) -> peer_pb2.Frame:
+    def send_frame(self, member: MemberId, fill: Callable[[peer_pb2.Frame], None]) -> bool:
+        """A frame on the live lane; False: not connected, or the lane is full."""
+        frame = self.new_frame()
+        fill(frame)
+        return self._send(member, frame, False)
+
+    def new_frame(self) -> peer_pb2.Frame:
         return peer_pb2.Frame(
             from_member=self.me.member_id,
             boot_count=self.boot_count,

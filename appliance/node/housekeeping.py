@@ -161,7 +161,7 @@ class Housekeeping:
             return
         index = self.sizes.index_to_trim_to(options.watch_keep_bytes)
         if node.engine.is_leader:
-            for member in node.engine.connected:
+            for member in node.engine.connected_members:
                 index = min(index, max(node.engine.match_index(member), 0))
         oldest = node.sender.oldest_index()
         if oldest is not None:

@@ -9,7 +9,11 @@ from appliance.model import ClusterId, Member, MemberId
 
 @dataclass(frozen=True, slots=True)
 class Self:
-    """Who this node is."""
+    """Who this node is.
+
+    members: whom it knew when it stopped, or was told of when it joined; members_version: of the configuration they
+    are from, 1 for the founders. peer_address: where others reach it, as its options say now; empty: they don't say.
+    """
 
     member_id: MemberId
     name: str
@@ -17,3 +21,5 @@ class Self:
     members: tuple[Member, ...]
     boot_nonce: int
     version: str
+    members_version: int = 1
+    peer_address: str = ""

@@ -48,5 +48,7 @@ class CoreLinks:
 
     def on_refused(self, member_id: MemberId, refusal: peer_pb2.Refusal) -> None:
         if not self._core.quarantine_reason:
-            log.error("peer=%s refused this node: %s", self._core.members[member_id].name, refusal.message)
+            log.error(
+                "peer=%s refused this node: %s", self._core.contacts.name_of(member_id), refusal.message
+            )
         self._core.on_refused(refusal)

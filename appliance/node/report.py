@@ -80,7 +80,11 @@ def _match_index(core: NodeCore, *, is_self: bool, member_id: MemberId) -> int:
 
 def _alarms(core: NodeCore, running: Running) -> tuple[str, ...]:
     alarms: list[str] = []
-    if core.quarantine_reason:
+    if core.is_removed:
+        alarms.append(
+            f"{core.quarantine_reason}; to use this machine again, stop the node, give it a new data directory and join"
+        )
+    elif core.quarantine_reason:
         alarms.append(f"quarantined: {core.quarantine_reason}")
     elif not running.is_serving():
         alarms.append(
@@ -89,7 +93,7 @@ def _alarms(core: NodeCore, running: Running) -> tuple[str, ...]:
     if len(core.members) == 1:
         alarms.append("cluster of one: no copy elsewhere")
     for member_id, reason in sorted(core.acquaintances.refused.items()):
-        alarms.append(f"{core.members[member_id].name} is refused: {reason}")
+        alarms.append(f"{core.contacts.name_of(member_id)} is refused: {reason}")
     if core.role is Role.LEADER:
         missing = [m.name for m in core.members.values() if m.member_id != core.me.member_id]
         missing = [name for name in missing if name not in _connected_names(core)]

@@ -10,9 +10,9 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 
-from appliance.errors import CorruptData, NotApplied, Overloaded, Quarantined, RaftberryError
+from appliance.errors import CorruptData, NotApplied, OutcomeUnknown, Overloaded, Quarantined, RaftberryError
 from appliance.limits import CLOCK_EARLIEST_UNIX_NANO
-from appliance.model import Position, Role
+from appliance.model import Configuration, Position, Role
 from appliance.node.backup import encode_backup
 from appliance.node.core import NodeCore
 from appliance.node.events import EventSubscription
@@ -26,6 +26,7 @@ from appliance.node.transfer import transfer_leadership
 from appliance.node.watches import AppliedEffects, Watches
 from appliance.node.workers import ThreadWorkers
 from appliance.state import QueryChunk, QuerySpec, StateMachine
+from appliance.state.membership import Change
 from raftberry.internal.v1 import backup_pb2, command_pb2
 
 log = logging.getLogger(__name__)
@@ -251,9 +252,33 @@ class Node:
     async def transfer_leadership(self, target: str, *, deadline_ns: int | None) -> tuple[str, int]:
         return await transfer_leadership(self._core, target, self._deadline(deadline_ns))
 
+    @property
+    def configuration(self) -> Configuration:
+        """The members as this node knows them: in effect here, committed or not."""
+        return self._core.log.configuration
+
+    async def change_members(self, change: Change, *, deadline_ns: int | None) -> Configuration:
+        """Bring one change of the membership about, from any node; returns the committed configuration it led to.
+
+        Idempotent. ConditionFailed, NotFound, Overloaded: refused, with the reason and the remedy. NoLeader: not begun
+        before the deadline (a learner that is to be promoted was still catching up, another change was under way).
+        OutcomeUnknown: begun, and not seen committed.
+        """
+        future: asyncio.Future[Configuration] = self._loop.create_future()
+
+        def done(outcome: Configuration | NotApplied | OutcomeUnknown) -> None:
+            if future.done():
+                return
+            if isinstance(outcome, Configuration):
+                future.set_result(outcome)
+            else:
+                future.set_exception(outcome)
+
+        self._core.change_members(change, self._deadline(deadline_ns), done)
+        return await future
+
     def events(self) -> EventSubscription:
-        names = {member.member_id: member.name for member in self._core.members.values()}
-        return EventSubscription(self.name, self._core.events, lambda member: names.get(member, ""))
+        return EventSubscription(self.name, self._core.events, self._core.contacts.name_of)
 
     async def checkpoint(self) -> Position:
         future: asyncio.Future[Position] = self._loop.create_future()

@@ -8,7 +8,7 @@ PATIENCE_NS is given up, since its stream may break without the link. Chunks are
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from appliance.clock import Clock
@@ -95,6 +95,11 @@ class SnapshotSender:
 
     def on_peer_down(self, member: MemberId) -> None:
         if member in self._transfers:
+            self._end(member, None)
+
+    def keep(self, members: Collection[MemberId]) -> None:
+        """End what is on its way to anybody else: it was removed."""
+        for member in [member for member in self._transfers if member not in members]:
             self._end(member, None)
 
     def _advance(self, member: MemberId, transfer: _Transfer) -> None:

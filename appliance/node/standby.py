@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from appliance.consensus import EventLog
 from appliance.errors import NoLeader, Quarantined
-from appliance.model import Position, Role
+from appliance.model import Configuration, Position, Role
 from appliance.node.events import EventSubscription
 from appliance.node.figures import Figures
 from appliance.node.outcome import WriteOutcome
@@ -20,6 +20,7 @@ from appliance.node.scan import RunningScan
 from appliance.node.status import NodeStatus
 from appliance.node.watches import AppliedEffects
 from appliance.state import QueryChunk, QuerySpec, StateMachine
+from appliance.state.membership import Change
 from raftberry.internal.v1 import command_pb2
 
 
@@ -27,7 +28,7 @@ class StandbyNode:
     """The port of floor 5 without a node behind it."""
 
     def __init__(self, status: NodeStatus) -> None:
-        assert status.role in (Role.FOUNDING, Role.QUARANTINED)
+        assert status.role in (Role.FOUNDING, Role.QUARANTINED, Role.REMOVED)
         self._status = status
         self.state = StateMachine()
         self.on_serving_change: list[Callable[[bool], None]] = []
@@ -69,6 +70,13 @@ class StandbyNode:
     async def transfer_leadership(self, target: str, *, deadline_ns: int | None) -> tuple[str, int]:
         self._refuse()
 
+    @property
+    def configuration(self) -> Configuration:
+        return Configuration()
+
+    async def change_members(self, change: Change, *, deadline_ns: int | None) -> Configuration:
+        self._refuse()
+
     async def checkpoint(self) -> Position:
         self._refuse()
 
@@ -80,4 +88,4 @@ class StandbyNode:
 
     def _refuse(self) -> NoReturn:
         reason = "; ".join(self._status.alarms)
-        raise Quarantined(reason) if self._status.role is Role.QUARANTINED else NoLeader(reason)
+        raise NoLeader(reason) if self._status.role is Role.FOUNDING else Quarantined(reason)

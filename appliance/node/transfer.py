@@ -37,7 +37,7 @@ async def transfer_leadership(
             core.request_wake()
             await asyncio.sleep(POLL_S)
     finally:
-        core.end_transfer()
+        core.handover.end()
     raise NoLeader(f"leadership was not taken over in time: {reason}; the old leader goes on where it can")
 
 
@@ -46,12 +46,12 @@ def _ask(core: NodeCore, target: str) -> str:
     leader: MemberId | None = core.engine.leader
     if not core.engine.is_leader:
         if leader is not None:
-            core.ask_to_transfer(leader, target)
+            core.handover.ask(leader, target)
         return "the leader was asked"
     try:
-        core.begin_transfer(target)
+        core.handover.begin(target)
     except ConditionFailed as error:
-        if core.is_unknown(target):
+        if core.handover.is_unknown(target):
             raise
         return str(error)
     return "the follower was asked to take over"

@@ -50,14 +50,19 @@ class FounderAnswer:
     cluster_id: ClusterId = _NO_CLUSTER
     known_member_id: MemberId = _NOBODY
     members: tuple[Member, ...] = ()
+    version: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Founding:
-    """The outcome, for the caller to make durable before consensus starts. members are sorted by name."""
+    """The outcome, for the caller to make durable before consensus starts. members are sorted by name.
+
+    version: above 1 the cluster was there already, and its members have changed since it was founded.
+    """
 
     cluster_id: ClusterId
     members: tuple[Member, ...]
+    version: int = 1
 
 
 def derive_cluster_id(member_ids: Mapping[str, MemberId]) -> ClusterId:
@@ -102,13 +107,14 @@ class FoundingDesk:
         self._founders = sorted(founders)
         self._cluster_id = _NO_CLUSTER
         self._members: tuple[Member, ...] = ()
+        self._version = 1
         self._warned: tuple[str, int] = ("", 0)
 
-    def joined(self, cluster_id: ClusterId, members: Sequence[Member]) -> None:
+    def joined(self, cluster_id: ClusterId, members: Sequence[Member], version: int = 1) -> None:
         """Call once the cluster is durable here (at founding, or read at start) and as members change."""
         assert cluster_id
         self._cluster_id = cluster_id
-        self._members = tuple(members)
+        self._members, self._version = tuple(members), version
 
     def request(self) -> peer_pb2.FoundRequest:
         """What this node asks the other founders."""
@@ -138,6 +144,7 @@ class FoundingDesk:
             cluster_id=self._cluster_id,
             known_member_id=known,
             members=[_encode_member(member) for member in self._members],
+            members_version=self._version,
         )
 
 
@@ -153,6 +160,7 @@ def decode_answer(response: peer_pb2.FoundResponse) -> FounderAnswer:
             Member(MemberId(m.member_id), m.name, m.number, m.peer_address, m.voter)
             for m in sorted(response.members, key=lambda member: member.name)
         ),
+        version=response.members_version or 1,
     )
 
 
@@ -174,7 +182,7 @@ def _existing_cluster(own: Founder, answers: Mapping[str, FounderAnswer]) -> Fou
             continue
         _check_known(own, answer)
         if joined is None:
-            joined = answer, Founding(answer.cluster_id, answer.members)
+            joined = answer, Founding(answer.cluster_id, answer.members, answer.version)
         elif joined[1].cluster_id != answer.cluster_id:
             first = joined[0]
             raise DataDirectoryRefused(

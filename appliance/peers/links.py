@@ -119,11 +119,11 @@ class PeerLinks:
         member_id = inbound.member_id
         if self._is_stopped:
             return "this node stops"
+        # The node may learn of a new member from its hello, or of another address, and set the peers anew.
+        refusal = tell_node(self._events.check_hello, hello)
         link = self._links.get(member_id)
-        if link is None:
-            refusal: peer_pb2.Refusal | None = _not_a_member(inbound)
-        else:
-            refusal = tell_node(self._events.check_hello, hello)
+        if link is None and refusal is None:
+            refusal = _not_a_member(inbound)
         if link is None or refusal is not None:
             log.warning(
                 "refused a peer: peer=%s member=%s lane=%s reason=%s",

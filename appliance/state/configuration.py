@@ -29,14 +29,7 @@ _ID_BYTES: Final = 8
 
 def encode_configuration(configuration: Configuration) -> bytes:
     """The entry's command, type byte included. index is not in it: it is the entry's."""
-    message = command_pb2.Configuration(
-        format=CONFIGURATION_FORMAT,
-        version=configuration.version,
-        members=map(from_member, configuration.members),
-        removed=configuration.removed,
-        last_number=configuration.last_number,
-    )
-    return CONFIGURATION + message.SerializeToString(deterministic=True)
+    return CONFIGURATION + to_message(configuration).SerializeToString(deterministic=True)
 
 
 def decode_configuration(index: int, command: bytes) -> Configuration:
@@ -53,6 +46,20 @@ def decode_configuration(index: int, command: bytes) -> Configuration:
             f"log entry {index} has configuration format {message.format}, this version knows {CONFIGURATION_FORMAT}; "
             "start the version that wrote it, or a later one"
         )
+    return from_message(message, index)
+
+
+def to_message(configuration: Configuration) -> command_pb2.Configuration:
+    return command_pb2.Configuration(
+        format=CONFIGURATION_FORMAT,
+        version=configuration.version,
+        members=map(from_member, configuration.members),
+        removed=configuration.removed,
+        last_number=configuration.last_number,
+    )
+
+
+def from_message(message: command_pb2.Configuration, index: int) -> Configuration:
     return Configuration(
         version=message.version,
         members=tuple(map(to_member, message.members)),

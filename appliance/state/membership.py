@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from appliance.errors import ConditionFailed, InvalidArgument, NotFound, Overloaded
+from appliance.errors import ConditionFailed, NotFound, Overloaded
 from appliance.limits import MEMBERS_MAX, REMOVED_MEMBERS_MAX, VOTERS_MAX
 from appliance.model import Configuration, Member, MemberId, hex_id
 
@@ -93,8 +93,8 @@ def _check_newcomer(current: Configuration, change: AddLearner) -> None:
     """Its id was never used here, its name is nobody's. Two addresses may be equal: DHCP gives a dead board's away."""
     member_id = change.member_id
     if not member_id:
-        raise InvalidArgument(
-            "member_id", "0 is nobody; it is the id that the new node's data directory has drawn"
+        raise ConditionFailed(
+            "member id 0 is nobody: it is the number that the new node's data directory has drawn"
         )
     if member_id in current.removed:
         raise ConditionFailed(

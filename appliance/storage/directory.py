@@ -163,18 +163,18 @@ class DataDirectory:
         """
         member = configuration.member(self._identity.member_id)
         assert member is not None, "a cluster that has not taken this member in can't be joined"
-        self._set_cluster(cluster_id, configuration.members, configuration.version)
+        self.set_cluster(cluster_id, configuration.members, configuration.version)
 
     def remember_members(self, members: Sequence[Member], version: int) -> None:
         """Whom to dial at the next start. An older version than what is held is passed over."""
         if version >= self._identity.members_version:
             self._write_identity(replace(self._identity, members=tuple(members), members_version=version))
 
-    def set_cluster(self, cluster_id: ClusterId, members: Sequence[Member]) -> None:
-        """Persist what the founding exchange found. Idempotent; another cluster is refused."""
-        self._set_cluster(cluster_id, members, 1)
+    def set_cluster(self, cluster_id: ClusterId, members: Sequence[Member], version: int = 1) -> None:
+        """Persist what the founding exchange found. Idempotent; another cluster is refused.
 
-    def _set_cluster(self, cluster_id: ClusterId, members: Sequence[Member], version: int) -> None:
+        version: of the configuration that names the members; above 1 they are not the founders any more.
+        """
         stored = self._identity.cluster_id
         if stored not in (0, cluster_id):
             raise DataDirectoryRefused(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from appliance.consensus.log import LogImage
-from appliance.model import NO_OP, Entry, HardState, Position
+from appliance.model import NO_OP, Configuration, Entry, HardState, Position
 from appliance.storage.batch import Append, Reset, SetHardState, TrimTo, TruncateFrom
 from appliance.storage.memory import MemoryDisk, MemoryJournal
 
@@ -148,7 +148,7 @@ def test_reset_starts_behind_the_snapshot() -> None:
     log, journal = make_log()
     append(log, 5)
     commit(log, journal)
-    log.reset(Position(40, 3))
+    log.reset(Position(40, 3), Configuration())
     assert (log.last, log.anchor, log.durable_index, len(log)) == (Position(40, 3), Position(40, 3), 40, 1)
     _, operations = log.take_batch()
     assert Reset(40, 3) in operations

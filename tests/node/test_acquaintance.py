@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from appliance.model import ClusterId, Member, MemberId, PeerMemory
 from appliance.node.acquaintance import PROTOCOL, Acquaintances
+from appliance.node.contacts import Contacts
+from appliance.node.identity import Self
+from appliance.state.configuration import founding_configuration
 from raftberry.internal.v1 import peer_pb2
 
 ME, PEER, CLUSTER = MemberId(1), MemberId(2), ClusterId(5)
-MEMBERS = {
-    member_id: Member(member_id, f"node-{member_id}", member_id, "127.0.0.1:1") for member_id in (ME, PEER)
-}
+MEMBERS = tuple(Member(member_id, f"node-{member_id}", member_id, "127.0.0.1:1") for member_id in (ME, PEER))
 Reason = peer_pb2.Refusal.Reason
 
 
 def make(memory: PeerMemory | None = None) -> Acquaintances:
-    return Acquaintances(CLUSTER, ME, MEMBERS, {PEER: memory} if memory else {})
+    founders = founding_configuration(MEMBERS)
+    contacts = Contacts(Self(ME, "node-1", CLUSTER, MEMBERS, 1, "test"), founders, founders)
+    return Acquaintances(CLUSTER, ME, contacts.introduce, {PEER: memory} if memory else {})
 
 
 def hello(

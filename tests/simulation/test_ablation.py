@@ -20,7 +20,7 @@ from appliance.consensus.promises import Promises
 from appliance.consensus.reads import ReadDone, Reads
 from appliance.consensus.reconcile import Accepted, ReadableLog, Rejected
 from appliance.errors import NotApplied
-from appliance.model import Entry, MemberId, Position
+from appliance.model import Configuration, Entry, MemberId, Position
 from appliance.node.acquaintance import Acquaintances
 from appliance.node.core import NodeCore
 from appliance.node.proposals import Proposals
@@ -136,8 +136,8 @@ def truncate_always(patch: pytest.MonkeyPatch) -> None:
 def install_always(patch: pytest.MonkeyPatch) -> None:
     """H7: a snapshot clears a log that already holds its last entry."""
 
-    def install(self: Engine, position: Position) -> None:
-        self._replica.log.reset(position)
+    def install(self: Engine, position: Position, configuration: Configuration) -> None:
+        self._replica.log.reset(position, configuration)
         self._core.installed(position)
 
     patch.setattr(NodeCore, "_is_snapshot_needed", lambda *_: True)
