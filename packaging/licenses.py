@@ -18,7 +18,7 @@ NAMES = ("license", "licence", "copying", "notice")
 
 
 def main(site: Path, root: Path) -> None:
-    for title, text in (*_from_pypi(site), *_from_debian(root)):
+    for title, text in (*_from_pypi(site), *_vendored(site), *_from_debian(root)):
         print(f"{'=' * 78}\n{title}\n{'=' * 78}\n\n{text.strip()}\n")
 
 
@@ -43,6 +43,12 @@ def _from_pypi(site: Path) -> Iterator[tuple[str, str]]:
             f"{name} {distribution.version}  {declared.splitlines()[0] if declared else ''}",
             "\n\n".join(texts),
         )
+
+
+def _vendored(site: Path) -> Iterator[tuple[str, str]]:
+    """What the dashboard brings along: NAME-LICENSE.txt beside NAME."""
+    for file in sorted((site / "appliance/web/static/vendor").glob("*-LICENSE.txt")):
+        yield f"{file.name.removesuffix('-LICENSE.txt')} (in the dashboard)", file.read_text("utf-8")
 
 
 def _from_debian(root: Path) -> Iterator[tuple[str, str]]:

@@ -72,6 +72,7 @@ def _introduction(plans: Sequence[NodePlan], data: Path) -> str:
         f"  export RAFTBERRY_ENDPOINTS={endpoints}",
         "  raftberry sensor                  stream this machine's sensors",
         "  raftberry status --live           who leads, rates, lag",
+        f"  http://{plans[0].web_address}/           the dashboard, in a browser",
         "  raftberry watch                   readings as they are committed",
         "  kill -9 PROCESS                   of any node below; nothing acknowledged is lost",
         "",

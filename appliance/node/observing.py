@@ -34,7 +34,10 @@ EVENTS_PER_TICK_MAX: Final = 48
 """More are folded together: a busy leader records thousands of acknowledgements a second."""
 
 EVENTS_AT_FIRST: Final = 200
+EVERYDAY_AT_FIRST: Final = 60
 """What happened before somebody looked."""
+
+EVERYDAY: Final = frozenset({"appended", "matched", "committed"})
 
 OBSERVERS_MAX: Final = 32
 QUEUE_MAX: Final = 512
@@ -239,7 +242,11 @@ class Observing:
             self._links.send(member, frame)
 
     def _recent(self) -> list[ConsensusEvent]:
-        return self._events.since(max(self._events.count - EVENTS_AT_FIRST, 0))
+        """The latest events, and what was not everyday among those before: an election stays in sight."""
+        kept = self._events.since(0)
+        older, latest = kept[:-EVERYDAY_AT_FIRST], kept[-EVERYDAY_AT_FIRST:]
+        rare = [event for event in older if event.kind not in EVERYDAY]
+        return [*rare[EVERYDAY_AT_FIRST - EVENTS_AT_FIRST :], *latest]
 
     def _observation(self, events: Sequence[ConsensusEvent], status: Mapping[str, Any] | None) -> Observation:
         now_ns = self._clock.wall_ns()

@@ -38,6 +38,16 @@ SPAN_MS_MAX: Final = 1e13
 SAFE_INTEGER_MAX: Final = 1 << 53
 """Above it JavaScript's numbers have gaps: such a value is sent as text."""
 
+MONTH_MS: Final = 30 * 86_400_000
+WINDOWS_MS: Final = (
+    *(1, 2, 5, 10, 20, 50, 100, 200, 500),
+    *(seconds * 1_000 for seconds in (1, 2, 5, 10, 15, 30)),
+    *(minutes * 60_000 for minutes in (1, 2, 5, 10, 15, 30)),
+    *(hours * 3_600_000 for hours in (1, 2, 3, 6, 12)),
+    *(days * 86_400_000 for days in (1, 2, 5, 7, 14)),
+)
+"""Widths of windows that people count in."""
+
 WINDOWED: Final = (Aggregation.MIN, Aggregation.MEAN, Aggregation.MAX)
 
 
@@ -121,11 +131,10 @@ class ChartRequest:
 
     @property
     def step_ns(self) -> int:
-        """A round number of milliseconds, so that neighbouring charts have the same windows."""
-        step_ms = max(math.ceil((self.end - self.start) / self.points / NS_PER_MS), 1)
-        magnitude: int = 10 ** (len(str(step_ms)) - 1)
-        nice = next(factor for factor in (1, 2, 5, 10) if factor * magnitude >= step_ms)
-        return nice * magnitude * NS_PER_MS
+        """Of WINDOWS_MS, or whole months of 30 days, so that neighbouring charts have the same windows."""
+        least_ms = (self.end - self.start) / self.points / NS_PER_MS
+        step_ms = next((each for each in WINDOWS_MS if each >= least_ms), 0)
+        return (step_ms or math.ceil(least_ms / MONTH_MS) * MONTH_MS) * NS_PER_MS
 
 
 async def get_chart(request: Request) -> Response:

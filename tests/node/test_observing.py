@@ -158,6 +158,15 @@ async def test_a_flood_of_events_is_folded_and_counted(world: World) -> None:
     assert folded == {"matched": (2_999, 2_048), "committed": (2_999, 2_048)}
 
 
+async def test_an_election_stays_in_sight_however_much_was_replicated_since(world: World) -> None:
+    world.events.record("became_leader", 3, 1)
+    for number in range(2_000):
+        world.events.record("committed", 3, number)
+    first_event, *others = world.observing._recent()
+    assert first_event.kind == "became_leader"
+    assert len(others) == module.EVERYDAY_AT_FIRST
+
+
 async def test_events_beyond_what_the_log_keeps_are_counted_as_missed(world: World) -> None:
     observer = world.observing.observe()
     world.observing.close()
