@@ -7,6 +7,7 @@ through the transport that is handed in. Written against 0.3.17; a contract test
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, Protocol
 
 import pysyncobj.syncobj as syncobj
@@ -92,7 +93,9 @@ def member_of(node: PeerNode) -> MemberId:
     return member
 
 
+@lru_cache(maxsize=64)
 def node_of(member: MemberId) -> PeerNode:
+    """The same object each time: PySyncObj's sets and tables find it without comparing."""
     return _MemberNode(member)
 
 

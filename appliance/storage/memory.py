@@ -65,8 +65,17 @@ class MemoryDisk:
         self.peers: bytes | None = None
         self.boot_count: bytes | None = None
         self.image = StoreImage(LOG_START, {})
+        self._decoded: tuple[bytes | None, JournalState] = (None, JournalState())
         self.fail_next_commit = False
         """The next commit, of either, raises StorageFailed and leaves the disk as it was."""
+
+    def journal_state(self) -> JournalState:
+        """The state's record, decoded once for each version of it."""
+        record, state = self._decoded
+        if record is not self.state:
+            state = layout.decode_state(self.state)
+            self._decoded = (self.state, state)
+        return state
 
     def copy(self) -> MemoryDisk:
         """An image of the card at this moment."""
@@ -101,7 +110,7 @@ class MemoryJournal:
         self._disk = disk
 
     def recover(self) -> RecoveredJournal:
-        state = layout.decode_state(self._disk.state)
+        state = self._disk.journal_state()
         chain = layout.EntryChain(state)
         for index in sorted(self._disk.entries):
             chain.check(index, self._disk.entries[index])
@@ -123,7 +132,7 @@ class MemoryJournal:
 
     def commit(self, operations: Sequence[JournalOperation]) -> None:
         self._disk.check_commit()
-        state = layout.decode_state(self._disk.state)
+        state = self._disk.journal_state()
         entries = self._disk.entries
         peers = self._disk.peers
         for operation in operations:
@@ -144,7 +153,7 @@ class MemoryJournal:
         self._disk.peers = peers
 
     def read(self, first_index: int, *, count_max: int, bytes_max: int) -> list[Entry]:
-        state = layout.decode_state(self._disk.state)
+        state = self._disk.journal_state()
         entries: list[Entry] = []
         if first_index <= state.anchor.index:
             return entries

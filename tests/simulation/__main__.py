@@ -32,7 +32,7 @@ def main() -> int:
     shrink.add_argument("seed", type=int)
     for command in (run, replay, shrink):
         command.add_argument("--size", type=int, help="nodes; drawn from the seed otherwise")
-        command.add_argument("--seconds", type=int, default=20, help="simulated seconds under faults")
+        command.add_argument("--seconds", type=int, default=30, help="simulated seconds under faults")
     arguments = parser.parse_args()
     handlers = {"run": _run, "replay": _replay, "shrink": _shrink}
     return handlers[arguments.command](arguments)
@@ -49,6 +49,8 @@ def _run(arguments: argparse.Namespace) -> int:
     for report, summary in run_swarm(plans, jobs=arguments.jobs):
         if report.failure:
             sys.stdout.write(f"seed {report.seed} ({report.size} nodes) FAILED {report.failure}\n")
+        elif report.shortfall:
+            sys.stdout.write(f"seed {report.seed} ({report.size} nodes) fell short: {report.shortfall}\n")
         elif len(summary.reports) % 100 == 0:
             sys.stdout.write(f"{len(summary.reports)} seeds, {len(summary.failures)} failed\n")
         sys.stdout.flush()

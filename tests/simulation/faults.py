@@ -60,7 +60,7 @@ class Faults:
         self.is_over = False
         self.amnesiac: Machine | None = None
         drawn = [kind for kind in MEAN_NS if rng.random() < 0.5]
-        self._scale = rng.uniform(0.7, 2.5)
+        self._scale = rng.uniform(0.8, 5.0)
         network.spike_rate = rng.choice((0.0, 0.0, 0.002, 0.01))
         network.delay_ns_max = rng.choice((1, 5, 20, 80)) * MILLISECOND_NS
         self.kinds = tuple(kind for kind in drawn if only is None or kind in only)

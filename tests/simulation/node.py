@@ -43,6 +43,9 @@ class Watcher(Protocol):
 
     def died(self, process: Process) -> None: ...
 
+    def ended_by_itself(self, process: Process) -> None:
+        """Without a bug: whoever watches over services starts it again."""
+
     def crashed_by_itself(self, process: Process, error: Exception) -> None: ...
 
 
@@ -112,7 +115,9 @@ class Process:
         self.incarnation = machine.start_count
         self._missed: deque[Action] = deque()
         self._is_cycle_due = False
-        self._timer = 0
+        self._timer_ns: int | None = None
+        self._due_ns = 0
+        self._seen: tuple[object, ...] = ()
         self._schedule = machine.schedule
         self.workers = SimWorkers(self, machine.schedule, machine.rng, machine.speed)
         self.cycle_count = 0
@@ -120,7 +125,7 @@ class Process:
     def begin(self) -> None:
         machine, cluster = self.machine, self.machine.cluster
         self.nonce = machine.rng.getrandbits(63) + 1
-        active.clock = machine.clock
+        active.now_s = machine.clock.monotonic_ns() / 1e9
         self.core = NodeCore(
             Self(self.member, machine.name, cluster.cluster_id, cluster.members, self.nonce, "simulation"),
             MemoryJournal(machine.disk),
@@ -147,13 +152,25 @@ class Process:
         if self.is_paused:
             self._missed.append(action)
             return
-        active.clock = self.machine.clock
+        active.now_s = self.machine.clock.monotonic_ns() / 1e9
         try:
             action()
         except Exception as error:  # noqa: BLE001 - the top of the loop: it ends the process, and the run is told
             self.watcher.crashed_by_itself(self, error)
             return
         if self.is_alive:
+            self._look()
+
+    def _look(self) -> None:
+        """The checkers look at what changed: a step that left all of it as it was has nothing new for them."""
+        core, disk = self.core, self.machine.disk
+        engine, log = core.engine, core.log
+        seen = (
+            engine.is_leader, engine.term, engine.commit_index, engine.applied_index, log.durable_index,
+            log.last_index, log.appended_bytes, log.anchor, core.state.position, disk.state, disk.image,
+        )  # fmt: skip
+        if seen != self._seen:
+            self._seen = seen
             self.watcher.stepped(self)
 
     def pause(self) -> None:
@@ -182,14 +199,24 @@ class Process:
         self.core.cycle()
         if self.core.quarantine_reason:
             return
-        self._timer += 1
-        timer = self._timer
         delay_ns = self.core.next_wake_ns() - self.machine.clock.monotonic_ns()
-        self._schedule.after(max(delay_ns, MILLISECOND_NS), lambda: self.call(lambda: self._fire(timer)))
+        self._due_ns = self._schedule.now_ns + max(delay_ns, MILLISECOND_NS)
+        self._set_timer()
 
-    def _fire(self, timer: int) -> None:
-        if timer == self._timer:
-            self._cycle()
+    def _set_timer(self) -> None:
+        """One timer stands; it is set anew only for something earlier, and by itself when it was too early."""
+        if self._timer_ns is None or self._due_ns < self._timer_ns:
+            due_ns = self._timer_ns = self._due_ns
+            self._schedule.at(due_ns, lambda: self._fire(due_ns))
+
+    def _fire(self, timer_ns: int) -> None:
+        if timer_ns != self._timer_ns or not self.is_alive:
+            return
+        self._timer_ns = None
+        if self._schedule.now_ns >= self._due_ns:
+            self.call(self._cycle)
+        else:
+            self._set_timer()
 
     def _send(self, member: MemberId, frame: peer_pb2.Frame, is_bulk: bool) -> bool:
         return self.watcher.sending(self, member, frame, is_bulk=is_bulk)
@@ -204,8 +231,9 @@ class Process:
 
     def storage_failed(self, error: StorageFailed) -> None:
         """A failed commit is fatal: the process ends without answering."""
-        self.watcher.traced(self.machine, f"died reason={error}")
+        self.watcher.traced(self.machine, f"ended reason={error}")
         self.machine.crash()
+        self.watcher.ended_by_itself(self)
 
     # what the network calls, within `call` ---------------------------------------------------------------
 
@@ -229,12 +257,12 @@ class Process:
 
 
 class Active:
-    """Whose clock PySyncObj reads: that of the machine at work."""
+    """What PySyncObj's clock says: that of the machine at work, which stands still while it works."""
 
-    clock: MachineClock
+    now_s = 0.0
 
     def seconds(self) -> float:
-        return self.clock.monotonic_ns() / 1e9
+        return self.now_s
 
 
 active = Active()

@@ -26,16 +26,17 @@ class Schedule:
 
     def at(self, when_ns: int, action: Action) -> None:
         self._count += 1
-        heapq.heappush(self._queue, (max(when_ns, self.now_ns), self._count, action))
+        heapq.heappush(self._queue, (when_ns if when_ns > self.now_ns else self.now_ns, self._count, action))
 
     def after(self, delay_ns: int, action: Action) -> None:
-        self.at(self.now_ns + delay_ns, action)
+        self._count += 1
+        heapq.heappush(self._queue, (self.now_ns + delay_ns, self._count, action))
 
     def run_until(self, end_ns: int) -> None:
         """Everything that is due before end_ns, which is then the time."""
-        queue = self._queue
+        queue, pop = self._queue, heapq.heappop
         while queue and queue[0][0] < end_ns:
-            self.now_ns, _, action = heapq.heappop(queue)
+            self.now_ns, _, action = pop(queue)
             action()
         self.now_ns = end_ns
 

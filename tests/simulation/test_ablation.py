@@ -198,7 +198,7 @@ def deliver_a_snapshot_twice() -> None:
         finish(world)
 
 
-def depose_a_leader_behind_a_follower(seed: int = 0) -> None:
+def depose_a_leader_behind_a_follower(seed: int = 1) -> None:
     """A follower hears neither of its write's commit nor of the new leader, and sends it again to the old one."""
     with calm_world(seed, is_tiny=False) as world:
         for _ in range(4):

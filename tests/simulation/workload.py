@@ -1,6 +1,6 @@
 """Clients: writes with unique content, retried through other nodes, and reads. They check nothing themselves.
 
-Invariant: a client has one operation under way; what was not said to be void is never sent again without a producer
+Invariant: what was not said to be void is never sent again without a producer
 and sequence. Answers are heard at once, the strictest case for the checkers.
 """
 
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -25,9 +27,20 @@ REGISTERS = ("r0", "r1")
 KEYS = ("k0", "k1", "k2", "k3")
 SERIES = (("cellar", "temperature"), ("cellar", "humidity"), ("roof", "wind"))
 ATTEMPTS_MAX = 4
+OPEN_MIN = 6
+"""Operations that may be open when a client begins more: some wait for seconds on a node that is cut off."""
 
 Answer = Callable[[Completion | NotApplied | None], None]
 """An outcome; a refusal at the door; None: nothing was heard, and nothing will be."""
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    """One that waits for its answer. process: which died if it does, and answers nothing then."""
+
+    process: Process
+    then: Answer
+    is_over: bool = False
 
 
 class Client:
@@ -40,41 +53,55 @@ class Client:
         rng: random.Random,
         *,
         think_ns_max: int,
+        burst_max: int = 1,
     ) -> None:
+        """burst_max: operations that are begun at once; some more may be open."""
         self.number, self._machines, self._history = number, machines, history
         self._schedule, self._rng, self._think_ns_max = schedule, rng, think_ns_max
+        self._burst_max = burst_max
+        self._open_count = 0
         self._sequence = 0
         self._count = 0
         self._revisions: dict[str, int] = {}
-        self._waiting: tuple[Process | None, Answer] | None = None
+        self._waiting: list[_Request] = []
         self.is_stopped = False
-        self.stopped_count = 0
 
     def start(self) -> None:
         self._schedule.after(self._rng.randint(0, self._think_ns_max), self._next)
 
     def process_died(self, process: Process) -> None:
         """The connection broke: whatever was under way there ended unknown."""
-        if self._waiting is not None and self._waiting[0] is process:
-            answer = self._waiting[1]
-            self._schedule.after(self._rng.randint(1, 20) * MILLISECOND_NS, lambda: answer(None))
+        for request in self._waiting:
+            if request.process is process:
+                delay_ns = self._rng.randint(1, 20) * MILLISECOND_NS
+                self._schedule.after(delay_ns, partial(self._answer, request, None))
 
     @property
     def is_busy(self) -> bool:
-        return self._waiting is not None
+        return bool(self._waiting)
 
-    # one operation after the other -----------------------------------------------------------------------
+    # one burst after the other ---------------------------------------------------------------------------
 
     def _next(self) -> None:
         if self.is_stopped:
             return
+        if self._open_count <= OPEN_MIN + self._burst_max:
+            self._begin_burst()
+        self._schedule.after(self._rng.randint(0, self._think_ns_max), self._next)
+
+    def _begin_burst(self) -> None:
         if self._rng.random() < 0.25:
+            self._open_count += 1
             self._read()
-        else:
+            return
+        count = self._rng.randint(1, self._burst_max)
+        self._open_count += count
+        for _ in range(count):
             self._write()
 
     def _rest(self) -> None:
-        self._schedule.after(self._rng.randint(0, self._think_ns_max), self._next)
+        """One operation is over."""
+        self._open_count -= 1
 
     def _new(self, kind: str) -> Attempted:
         self._count += 1
@@ -92,11 +119,11 @@ class Client:
             return
         after_index, begun_ns = self._history.latest_index, self._schedule.now_ns
 
-        def submit(deadline_ns: int, answer: Answer) -> None:
+        def submit(deadline_ns: int, request: _Request) -> None:
             def done(error: NotApplied | None) -> None:
-                if error is None and self._waiting is not None and self._waiting[1] is answer:
+                if error is None and not request.is_over:
                     self._observe(process, key, after_index, begun_ns)
-                answer(error)
+                self._answer(request, error)
 
             process.core.read_barrier(deadline_ns, done)
 
@@ -164,9 +191,11 @@ class Client:
         if process is None:
             answered(Overloaded("connection refused"))
             return
-        self._ask(
-            process, lambda deadline, answer: process.core.submit(operation, deadline, answer), answered
-        )
+
+        def submit(deadline_ns: int, request: _Request) -> None:
+            process.core.submit(operation, deadline_ns, partial(self._answer, request))
+
+        self._ask(process, submit, answered)
 
     def _judge(
         self,
@@ -214,22 +243,24 @@ class Client:
 
     # one request -----------------------------------------------------------------------------------------
 
-    def _ask(self, process: Process, submit: Callable[[int, Answer], None], then: Answer) -> None:
+    def _ask(self, process: Process, submit: Callable[[int, _Request], None], then: Answer) -> None:
         """Send a request; then is called once, with the answer or when the client gave up waiting."""
-        patience_ns = self._rng.choice((1, 3, 8)) * SECOND_NS
-
-        def answer(outcome: Completion | NotApplied | None) -> None:
-            if self._waiting is not None and self._waiting[1] is answer:
-                self._waiting = None
-                self._schedule.after(0, lambda: then(outcome))
+        patience_ns = self._rng.choice((300, 500, 1_000, 3_000, 8_000)) * MILLISECOND_NS
+        request = _Request(process, then)
 
         def send() -> None:
             deadline_ns = process.core.clock.monotonic_ns() + patience_ns
             try:
-                submit(deadline_ns, answer)
+                submit(deadline_ns, request)
             except NotApplied as error:
-                answer(error)
+                self._answer(request, error)
 
-        self._waiting = (process, answer)
-        self._schedule.after(patience_ns + SECOND_NS, lambda: answer(None))
+        self._waiting.append(request)
+        self._schedule.after(patience_ns + SECOND_NS, lambda: self._answer(request, None))
         process.call(send)
+
+    def _answer(self, request: _Request, outcome: Completion | NotApplied | None) -> None:
+        if not request.is_over:
+            request.is_over = True
+            self._waiting.remove(request)
+            self._schedule.after(0, lambda: request.then(outcome))

@@ -25,7 +25,7 @@ from tests.simulation.checkers.reference import Reference
 from tests.simulation.checkers.registers import check_registers
 from tests.simulation.disk import DiskSpeed, draw_speed
 from tests.simulation.failure import CheckFailed, require
-from tests.simulation.faults import Faults
+from tests.simulation.faults import MEAN_NS, Faults
 from tests.simulation.history import History
 from tests.simulation.network import Network
 from tests.simulation.node import ClusterOptions, Machine, Process, active
@@ -34,6 +34,11 @@ from tests.simulation.workload import Client
 
 HEAL_NS_MAX = 30 * SECOND_NS
 REST_NS_MAX = 15 * SECOND_NS
+ACKNOWLEDGED_MIN, FAULTS_MIN, FAULT_KINDS_MIN = 1_000, 5, 3
+FAULT_NS_MAX = 120 * SECOND_NS
+"""A seed that lacks something goes on until then."""
+
+PROBE_NS_MAX = 5 * SECOND_NS
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +47,11 @@ class Plan:
 
     seed: int
     size: int | None = None
-    fault_ns: int = 20 * SECOND_NS
+    fault_ns: int = 30 * SECOND_NS
     kinds: frozenset[str] | None = None
     is_tiny: bool | None = None
+    operations_per_second: int = 90
+    """What all clients together begin, while they are answered soon."""
 
 
 @dataclass(slots=True)
@@ -55,6 +62,8 @@ class Report:
     counts: Counter[str] = field(default_factory=Counter)
     trace_digest: str = ""
     failure: str | None = None
+    shortfall: str = ""
+    """What it did less than a seed shall do."""
 
 
 class World:
@@ -83,7 +92,7 @@ class World:
             self.restart,
             only=plan.kinds,
         )
-        think_ns_max = rng.choice((5, 20, 60)) * MILLISECOND_NS
+        client_count, burst_max = rng.randint(3, 9), rng.choice((2, 4, 8, 16))
         self.clients = [
             Client(
                 number,
@@ -91,9 +100,10 @@ class World:
                 self.history,
                 self.schedule,
                 self._rng(f"client-{number}"),
-                think_ns_max=think_ns_max,
+                think_ns_max=client_count * (burst_max + 1) * SECOND_NS // plan.operations_per_second,
+                burst_max=burst_max,
             )
-            for number in range(1, rng.randint(4, 10))
+            for number in range(1, client_count + 1)
         ]
         self.on_job: Callable[[Process, str, str], None] = lambda *_: None
         self.counts: Counter[str] = Counter()
@@ -106,6 +116,8 @@ class World:
             self.start()
             self.faults.start()
             self.run_for(self.plan.fault_ns)
+            while self.plan.kinds is None and self.shortfall() and self.schedule.now_ns < FAULT_NS_MAX:
+                self.run_for(SECOND_NS)
             self.heal()
             self.check_end()
         return self.report()
@@ -175,7 +187,19 @@ class World:
             if machine.process is not None:
                 self._count_process(machine.process, counts)
         simulated_s = self.schedule.now_ns / SECOND_NS
-        return Report(self.plan.seed, len(self.machines), simulated_s, counts, self._digest.hexdigest())
+        digest, shortfall = self._digest.hexdigest(), self.shortfall()
+        return Report(self.plan.seed, len(self.machines), simulated_s, counts, digest, shortfall=shortfall)
+
+    def shortfall(self) -> str:
+        """What a seed of the swarm still lacks; a seed that proves little shall not count as one that proved much."""
+        acknowledged, faults = self.history.counts["acknowledged"], self.faults.counts
+        kinds = [kind for kind in MEAN_NS if faults[kind]]
+        lacking = [
+            f"{acknowledged} of {ACKNOWLEDGED_MIN} writes acknowledged" * (acknowledged < ACKNOWLEDGED_MIN),
+            f"{faults.total()} of {FAULTS_MIN} faults" * (faults.total() < FAULTS_MIN),
+            f"{len(kinds)} of {FAULT_KINDS_MIN} kinds of faults" * (len(kinds) < FAULT_KINDS_MIN),
+        ]
+        return ", ".join(filter(None, lacking))
 
     # what processes tell (Watcher) -----------------------------------------------------------------------
 
@@ -227,6 +251,11 @@ class World:
         if process.machine.disk.fail_next_commit:
             process.machine.disk.fail_next_commit = False
 
+    def ended_by_itself(self, process: Process) -> None:
+        """The service manager starts it again."""
+        delay_ns = process.machine.rng.randint(100, 2_000) * MILLISECOND_NS
+        self.schedule.after(delay_ns, lambda: self.restart(process.machine))
+
     def crashed_by_itself(self, process: Process, error: Exception) -> None:
         if isinstance(error, CheckFailed):
             raise error
@@ -267,7 +296,9 @@ class World:
         acknowledged = self.history.counts["acknowledged"]
         self.clients.append(probe)
         probe.start()
-        self.run_for(5 * SECOND_NS)
+        deadline = self.schedule.now_ns + PROBE_NS_MAX
+        while self.schedule.now_ns < deadline and self.history.counts["acknowledged"] == acknowledged:
+            self.run_for(SECOND_NS // 20)
         probe.is_stopped = True
         require(
             self.history.counts["acknowledged"] > acknowledged,
@@ -338,5 +369,5 @@ def _cluster(rng: random.Random, size: int, *, is_tiny: bool) -> ClusterOptions:
         checkpoint_bytes_min=rng.choice((300, 1_500, 6_000)) if is_tiny else 1 << 20,
     )
     consensus = ConsensusOptions(hot_bytes_max=rng.choice((0, 1_000, 10_000)) if is_tiny else 1 << 24)
-    state = StateOptions(page_bytes=rng.choice((64, 128)))
+    state = StateOptions(page_bytes=rng.choice((128, 512)))
     return ClusterOptions(ClusterId(rng.getrandbits(63) + 1), members, node, consensus, state)

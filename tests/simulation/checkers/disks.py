@@ -5,25 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from appliance.storage.batch import JournalState
-from appliance.storage.layout import decode_boot_count, decode_state, peek_term
+from appliance.storage.layout import decode_boot_count, peek_term
 from appliance.storage.memory import MemoryDisk
 
 
 class DiskView:
-    """Decodes a journal's state once for each version."""
+    """What one machine has on its card."""
 
     def __init__(self, disk: Callable[[], MemoryDisk]) -> None:
         """disk: the one that is in the machine at the moment."""
         self._disk = disk
-        self._record: bytes | None = None
-        self._state = JournalState()
 
     @property
     def state(self) -> JournalState:
-        record = self._disk().state
-        if record is not self._record:
-            self._record, self._state = record, decode_state(record)
-        return self._state
+        return self._disk().journal_state()
 
     @property
     def boot_count(self) -> int:
