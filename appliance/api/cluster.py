@@ -11,6 +11,15 @@ from typing import Any, Final
 from appliance.api import convert, validate
 from appliance.api.calls import Context, Handlers, deadline_ns, server_stream, unary
 from appliance.api.port import Node
+from appliance.model import Configuration
+from appliance.state.membership import (
+    AddLearner,
+    Change,
+    PromoteMember,
+    RemoveMember,
+    UpdateMember,
+    find_member,
+)
 from raftberry.v1 import cluster_pb2, maintenance_pb2
 
 CLUSTER: Final = cluster_pb2.DESCRIPTOR.services_by_name["ClusterService"].full_name
@@ -31,6 +40,10 @@ class ClusterService:
             "GetStatus": unary(self.GetStatus, cluster_pb2.GetStatusRequest),
             "ListMembers": unary(self.ListMembers, cluster_pb2.ListMembersRequest),
             "TransferLeadership": unary(self.TransferLeadership, cluster_pb2.TransferLeadershipRequest),
+            "AddMember": unary(self.AddMember, cluster_pb2.AddMemberRequest),
+            "RemoveMember": unary(self.RemoveMember, cluster_pb2.RemoveMemberRequest),
+            "PromoteMember": unary(self.PromoteMember, cluster_pb2.PromoteMemberRequest),
+            "UpdateMember": unary(self.UpdateMember, cluster_pb2.UpdateMemberRequest),
             "WatchEvents": server_stream(self.WatchEvents, cluster_pb2.WatchEventsRequest),
         }
 
@@ -50,7 +63,52 @@ class ClusterService:
             ],
             index=state.position.index,
             term=state.position.term,
+            configuration_version=state.configuration.version,
         )
+
+    async def AddMember(
+        self, request: cluster_pb2.AddMemberRequest, context: Context
+    ) -> cluster_pb2.AddMemberResponse:
+        change = AddLearner(
+            member_id=validate.member_id("member_id", request.member_id),
+            name=validate.name("name", request.name),
+            peer_address=validate.address("peer_address", request.peer_address),
+            promote=not request.learner,
+        )
+        configuration = await self._change(change, context)
+        member = configuration.member(change.member_id)
+        assert member is not None
+        status = self._node.status()
+        return cluster_pb2.AddMemberResponse(
+            member=convert.member_message(member, status.peers, own_name=self._node.name),
+            cluster_id=status.cluster_id,
+            configuration_version=configuration.version,
+        )
+
+    async def RemoveMember(
+        self, request: cluster_pb2.RemoveMemberRequest, context: Context
+    ) -> cluster_pb2.RemoveMemberResponse:
+        member = find_member(self._node.configuration, request.member)
+        configuration = await self._change(RemoveMember(member.member_id, force=request.force), context)
+        return cluster_pb2.RemoveMemberResponse(configuration_version=configuration.version)
+
+    async def PromoteMember(
+        self, request: cluster_pb2.PromoteMemberRequest, context: Context
+    ) -> cluster_pb2.PromoteMemberResponse:
+        member = find_member(self._node.configuration, request.member)
+        configuration = await self._change(PromoteMember(member.member_id), context)
+        return cluster_pb2.PromoteMemberResponse(configuration_version=configuration.version)
+
+    async def UpdateMember(
+        self, request: cluster_pb2.UpdateMemberRequest, context: Context
+    ) -> cluster_pb2.UpdateMemberResponse:
+        peer_address = validate.address("peer_address", request.peer_address)
+        member = find_member(self._node.configuration, request.member)
+        configuration = await self._change(UpdateMember(member.member_id, peer_address), context)
+        return cluster_pb2.UpdateMemberResponse(configuration_version=configuration.version)
+
+    async def _change(self, change: Change, context: Context) -> Configuration:
+        return await self._node.change_members(change, deadline_ns=deadline_ns(context))
 
     async def TransferLeadership(
         self, request: cluster_pb2.TransferLeadershipRequest, context: Context

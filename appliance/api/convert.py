@@ -130,6 +130,7 @@ def member_message(member: Member, peers: Sequence[PeerStatus], *, own_name: str
     message.number = member.number
     message.peer_address = member.peer_address
     message.voter = member.is_voter
+    message.promote = member.is_promotable
     return message
 
 

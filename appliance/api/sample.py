@@ -13,6 +13,8 @@ from appliance.api.access import present_caller
 from appliance.api.calls import Context, Handlers, deadline_ns, unary
 from appliance.api.port import Node
 from appliance.errors import ConditionFailed, NotApplied
+from appliance.model import Member
+from appliance.state.membership import RemoveMember
 from appliance.state.operations import put_key
 from raftberry.v1 import reading_pb2
 
@@ -64,7 +66,7 @@ class KeyValueService:
 
 
 class RaftService:
-    """The sample's membership calls. Members are those the cluster was founded with; both calls say so."""
+    """The sample's membership calls. A member's number is its id here; it never comes back once it was removed."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -76,28 +78,30 @@ class RaftService:
         }
 
     async def Add(self, request: raft_pb2.NodeRequest, context: Context) -> raft_pb2.NodeResponse:
-        name = self._name_of(request.id)
-        if name:
-            message = (
-                f"number {request.id} is {name} and already a member; `raftberry members` shows them all"
-            )
+        member = self._member(request.id)
+        if member is not None:
+            message = f"number {request.id} is {member.name} and already a member; `raftberry members` shows them all"
         else:
             message = (
-                f"number {request.id} was not added: a number has no address, and members are fixed when the cluster "
-                "is founded; start all nodes with `raftberry serve --initial-members NAME=HOST:PORT,...`"
+                f"number {request.id} was not added: a number has neither an address nor an identity; on a member, run "
+                "`raftberry invite`, and what it prints on the new node"
             )
         return raft_pb2.NodeResponse(ok=False, message=message)
 
     async def Remove(self, request: raft_pb2.NodeRequest, context: Context) -> raft_pb2.NodeResponse:
-        name = self._name_of(request.id)
-        if name:
-            message = (
-                f"number {request.id} ({name}) was not removed: members are fixed when the cluster is founded; "
-                "found a new one with `raftberry serve --initial-members NAME=HOST:PORT,...`"
-            )
-        else:
+        """ok=false says that nothing was changed; an outcome that is not known is a gRPC error."""
+        member = self._member(request.id)
+        if member is None:
             message = f"no member has number {request.id}; `raftberry members` shows them all"
-        return raft_pb2.NodeResponse(ok=False, message=message)
+            return raft_pb2.NodeResponse(ok=False, message=message)
+        try:
+            configuration = await self._node.change_members(
+                RemoveMember(member.member_id), deadline_ns=deadline_ns(context)
+            )
+        except NotApplied as error:
+            return raft_pb2.NodeResponse(ok=False, message=str(error))
+        message = f"removed {member.name}; {len(configuration.members)} members remain"
+        return raft_pb2.NodeResponse(ok=True, message=message)
 
-    def _name_of(self, number: int) -> str:
-        return next((member.name for member in self._node.state.members() if member.number == number), "")
+    def _member(self, number: int) -> Member | None:
+        return next((member for member in self._node.configuration.members if member.number == number), None)

@@ -13,6 +13,7 @@ from typing import Final
 
 from appliance import limits
 from appliance.errors import InvalidArgument
+from appliance.model import MemberId
 from raftberry.v1 import reading_pb2
 
 TTL_SECONDS_MAX: Final = 100 * 366 * 86_400
@@ -22,6 +23,7 @@ SCOPE_BYTES_MAX: Final = 2 * limits.NAME_BYTES_MAX + 1
 """A sensor, a slash and a metric."""
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_ID: Final = re.compile(r"[0-9a-fA-F]{16}")
 _GLOB: Final = re.compile(r"[*?\[]")
 
 
@@ -149,6 +151,25 @@ def time_range(start: int | None, end: int | None) -> None:
             "end_time_unix_nano",
             f"{end} lies before start_time_unix_nano {start}; the range is start <= time < end",
         )
+
+
+def member_id(field: str, text: str) -> MemberId:
+    """16 hexadecimal digits, not all 0."""
+    if not _ID.fullmatch(text) or not int(text, 16):
+        raise InvalidArgument(
+            field,
+            f"{text!r} is no member id: 16 hexadecimal digits that the new node's data directory has drawn",
+        )
+    return MemberId(int(text, 16))
+
+
+def address(field: str, text: str) -> str:
+    """HOST:PORT, or [IPV6]:PORT."""
+    host, separator, port = text.rpartition(":")
+    is_port = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 1 << 16
+    if not separator or not host or not is_port or len(text) > limits.NAME_BYTES_MAX or _CONTROL.search(text):
+        raise InvalidArgument(field, f"{text!r} is not HOST:PORT, as in pi-4.local:7441")
+    return text
 
 
 def value(field: str, content: bytes) -> bytes:

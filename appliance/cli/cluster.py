@@ -1,4 +1,4 @@
-"""status, top, members, transfer: the cluster itself."""
+"""status, top, transfer: the cluster itself."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import click
 from appliance.cli import live, survey
 from appliance.cli.common import DurationType, connect, connection_options, note, output_option
 from appliance.cli.main import EXIT_NO_QUORUM, EXIT_OK
-from appliance.cli.output import Row, emit, emit_one
+from appliance.cli.output import emit, emit_one
 from appliance.client.failures import Unreachable
-from appliance.client.methods import LIST_MEMBERS, TRANSFER_LEADERSHIP
+from appliance.client.methods import TRANSFER_LEADERSHIP
 from appliance.units import Duration
 from raftberry.v1 import cluster_pb2
-
-MEMBER_COLUMNS: Final = ("number", "name", "member_id", "peer_address", "voter", "connected")
 
 STATUS_TIMEOUT_S: Final = 2.0
 """A node that takes longer to say how it is, is not well."""
@@ -79,20 +77,6 @@ def top(interval: Duration, duration: Duration | None, endpoints: tuple[str, ...
 
 
 @click.command()
-@connection_options
-@output_option
-def members(endpoints: tuple[str, ...], timeout: Duration, output: str) -> None:
-    """List the members of the cluster; NUMBER is the id that api.v1 calls use.
-
-    \b
-    Example: raftberry members -o json
-    """
-    with connect(endpoints, timeout) as connection:
-        response = connection.call(LIST_MEMBERS, cluster_pb2.ListMembersRequest())
-    emit([_member_row(peer) for peer in response.members], MEMBER_COLUMNS, output)
-
-
-@click.command()
 @click.argument("target", default="")
 @connection_options
 @output_option
@@ -106,14 +90,3 @@ def transfer(target: str, endpoints: tuple[str, ...], timeout: Duration, output:
     with connect(endpoints, timeout) as connection:
         response = connection.call(TRANSFER_LEADERSHIP, request, is_repeatable=bool(target))
     emit_one({"leader": response.leader, "term": response.term}, output)
-
-
-def _member_row(peer: cluster_pb2.Peer) -> Row:
-    return {
-        "number": peer.number,
-        "name": peer.name,
-        "member_id": peer.member_id,
-        "peer_address": peer.peer_address,
-        "voter": peer.voter,
-        "connected": peer.connected,
-    }

@@ -37,7 +37,7 @@ COMMANDS: Final = {
     "kv": ("appliance.cli.kv:kv", "Keys and values beside the readings."),
     "status": ("appliance.cli.cluster:status", "Show each node: role, term, lag, rate, size."),
     "top": ("appliance.cli.cluster:top", "The same as `status --live`."),
-    "members": ("appliance.cli.cluster:members", "List the members of the cluster."),
+    "members": ("appliance.cli.members:members", "List, add, remove, promote and move members."),
     "transfer": ("appliance.cli.cluster:transfer", "Hand leadership to another member."),
     "token": ("appliance.cli.token:token", "Make, list and revoke tokens: who may do what."),
     "import": ("appliance.cli.csv_files:import_csv", "Write a CSV file into one series; resumable."),

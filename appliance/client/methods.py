@@ -73,6 +73,19 @@ TRANSFER_LEADERSHIP: Final = Method(
     cluster_pb2.TransferLeadershipResponse,
 )
 
+ADD_MEMBER: Final = Method(
+    "ClusterService/AddMember", cluster_pb2.AddMemberRequest, cluster_pb2.AddMemberResponse
+)
+REMOVE_MEMBER: Final = Method(
+    "ClusterService/RemoveMember", cluster_pb2.RemoveMemberRequest, cluster_pb2.RemoveMemberResponse
+)
+PROMOTE_MEMBER: Final = Method(
+    "ClusterService/PromoteMember", cluster_pb2.PromoteMemberRequest, cluster_pb2.PromoteMemberResponse
+)
+UPDATE_MEMBER: Final = Method(
+    "ClusterService/UpdateMember", cluster_pb2.UpdateMemberRequest, cluster_pb2.UpdateMemberResponse
+)
+
 BACKUP: Final = Method(
     "MaintenanceService/Backup", maintenance_pb2.BackupRequest, maintenance_pb2.BackupResponse
 )

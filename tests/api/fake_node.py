@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from appliance.errors import RaftberryError
-from appliance.model import Member, MemberId, Position, Role
+from appliance.model import Configuration, Member, MemberId, Position, Role
 from appliance.state import EntryEffects, KeyRecord, QueryChunk, QuerySpec, SeriesInfo, SeriesLatest
 from appliance.state.access import AccessTable
+from appliance.state.configuration import founding_configuration
+from appliance.state.membership import Change, next_configuration
 from appliance.state.names import matcher
 from raftberry.internal.v1 import command_pb2
 
@@ -164,6 +166,10 @@ class FakeState:
     def members(self) -> Sequence[Member]:
         return self.member_list
 
+    @property
+    def configuration(self) -> Configuration:
+        return founding_configuration(self.member_list)
+
 
 class FakeNode:
     """outcomes: what each operation gets, in order; the last one again and again."""
@@ -176,6 +182,7 @@ class FakeNode:
         self.operations: list[command_pb2.Operation] = []
         self.deadlines: list[int | None] = []
         self.barriers: list[int] = []
+        self.changes: list[Change] = []
         self.specs: list[QuerySpec] = []
         self.outcomes: list[Outcome | Exception] = [Outcome()]
         self.pending: list[asyncio.Future[Outcome]] = []
@@ -233,6 +240,17 @@ class FakeNode:
 
     def status(self) -> Status:
         return Status()
+
+    @property
+    def configuration(self) -> Configuration:
+        return self.state.configuration
+
+    async def change_members(self, change: Change, *, deadline_ns: int | None) -> Configuration:
+        """By the real rules; what is asked is recorded, and counts."""
+        self.changes.append(change)
+        configuration = next_configuration(self.configuration, change)
+        self.state.member_list = list(configuration.members)
+        return configuration
 
     async def transfer_leadership(self, target: str, *, deadline_ns: int | None) -> tuple[str, int]:
         return target or "node-2", 3

@@ -15,7 +15,9 @@ from api.v1 import key_value_pb2 as sample_pb2
 from api.v1 import raft_pb2
 from appliance.api.server import ClientServer
 from appliance.errors import ConfigurationError, NoLeader, OutcomeUnknown
+from appliance.model import MemberId
 from appliance.state import EntryEffects, KeyEvent, KeyEventKind, KeyRecord
+from appliance.state.membership import AddLearner, PromoteMember, RemoveMember, UpdateMember
 from raftberry.v1 import cluster_pb2, key_value_pb2, maintenance_pb2, reading_pb2
 from tests.api.fake_node import Backup, Effects, Event, Events, FakeNode, Outcome
 from tests.api.harness import Api, reason_of
@@ -188,9 +190,8 @@ async def test_the_samples_value_key_with_other_bytes_is_explained(api: Api) -> 
 @pytest.mark.parametrize(
     ("method", "number", "words"),
     [
-        ("Add", 9, "raftberry serve --initial-members"),
+        ("Add", 9, "run `raftberry invite`"),
         ("Add", 2, "is node-2 and already a member"),
-        ("Remove", 2, "raftberry serve --initial-members"),
         ("Remove", 9, "no member has number 9; `raftberry members`"),
     ],
 )
@@ -202,6 +203,67 @@ async def test_the_samples_membership_calls_say_what_to_run(
     )
     assert not answer.ok
     assert words in answer.message
+
+
+async def test_the_samples_remove_works_by_number(api: Api) -> None:
+    request = raft_pb2.NodeRequest(id=2)
+    answer = await api.call("api.v1.RaftService/Remove", request, raft_pb2.NodeResponse)
+    assert (answer.ok, answer.message) == (True, "removed node-2; 1 members remain")
+    answer = await api.call("api.v1.RaftService/Remove", raft_pb2.NodeRequest(id=1), raft_pb2.NodeResponse)
+    assert not answer.ok
+    assert "node-1 is the last voter" in answer.message
+
+
+async def test_members_are_added_promoted_moved_and_removed(api: Api) -> None:
+    added = await api.call(
+        f"{CLUSTER}/AddMember",
+        cluster_pb2.AddMemberRequest(
+            name="pi-9", member_id="00000000000000Ff", peer_address="pi-9.local:7441"
+        ),
+        cluster_pb2.AddMemberResponse,
+    )
+    assert (added.member.name, added.member.voter, added.member.promote) == ("pi-9", False, True)
+    assert (added.cluster_id, added.configuration_version) == ("00000000000000ff", 2)
+    promote = cluster_pb2.PromoteMemberRequest(member="00000000000000ff")
+    await api.call(f"{CLUSTER}/PromoteMember", promote, cluster_pb2.PromoteMemberResponse)
+    update = cluster_pb2.UpdateMemberRequest(member="pi-9", peer_address="10.0.0.9:7441")
+    await api.call(f"{CLUSTER}/UpdateMember", update, cluster_pb2.UpdateMemberResponse)
+    remove = cluster_pb2.RemoveMemberRequest(member=str(added.member.number), force=True)
+    await api.call(f"{CLUSTER}/RemoveMember", remove, cluster_pb2.RemoveMemberResponse)
+    assert api.node.changes == [
+        AddLearner(MemberId(0xFF), "pi-9", "pi-9.local:7441", promote=True),
+        PromoteMember(MemberId(0xFF)),
+        UpdateMember(MemberId(0xFF), "10.0.0.9:7441"),
+        RemoveMember(MemberId(0xFF), force=True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (cluster_pb2.AddMemberRequest(name="a", member_id="12", peer_address="h:1"), "member_id: '12' is no"),
+        (cluster_pb2.AddMemberRequest(name="a", member_id="0" * 16, peer_address="h:1"), "is no member id"),
+        (
+            cluster_pb2.AddMemberRequest(name="a", member_id="1" * 16, peer_address="h"),
+            "'h' is not HOST:PORT",
+        ),
+        (cluster_pb2.AddMemberRequest(name="a", member_id="1" * 16, peer_address="h:0"), "is not HOST:PORT"),
+        (cluster_pb2.AddMemberRequest(name="", member_id="1" * 16, peer_address="h:1"), "name: empty"),
+    ],
+)
+async def test_a_newcomer_that_can_not_be_is_named(
+    api: Api, request_: cluster_pb2.AddMemberRequest, words: str
+) -> None:
+    with pytest.raises(aio.AioRpcError, match=words) as raised:
+        await api.call(f"{CLUSTER}/AddMember", request_, cluster_pb2.AddMemberResponse)
+    assert raised.value.code() is StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_member_that_is_none_is_not_found(api: Api) -> None:
+    request = cluster_pb2.RemoveMemberRequest(member="pi-9")
+    with pytest.raises(aio.AioRpcError, match="pi-9 is no member of this cluster; its members are") as raised:
+        await api.call(f"{CLUSTER}/RemoveMember", request, cluster_pb2.RemoveMemberResponse)
+    assert raised.value.code() is StatusCode.NOT_FOUND
 
 
 async def health_of(api: Api, service: str) -> int:
