@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from appliance.node.observing import Observation, Observer
 from appliance.web.port import Facts, Node, Observing, describe
+from appliance.web.session import Sessions
 
 KEEP_ALIVE_S: Final = 15.0
 RETRY_MS: Final = 1_000
@@ -30,20 +31,21 @@ async def get_cluster(request: Request) -> Response:
 
 
 async def get_live(request: Request) -> Response:
+    """Ends when its reader's token does: the page then asks who it is, and shows the login."""
     observing: Observing = request.app.state.observing
+    sessions: Sessions = request.app.state.sessions
     observer = observing.observe()
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return StreamingResponse(
-        _lines(observer, request.app.state.node.name), media_type="text/event-stream", headers=headers
-    )
+    lines = _lines(observer, request.app.state.node.name, lambda: sessions.allows(request))
+    return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
 
 
-async def _lines(observer: Observer, name: str) -> AsyncIterator[bytes]:
+async def _lines(observer: Observer, name: str, is_allowed: Callable[[], bool]) -> AsyncIterator[bytes]:
     yield f"retry: {RETRY_MS}\n{_event('hello', {'node': name})}".encode()
     observations = aiter(observer)
     upcoming: asyncio.Task[Observation] | None = None
     try:
-        while True:
+        while is_allowed():
             upcoming = upcoming or asyncio.ensure_future(anext(observations))
             done, _ = await asyncio.wait({upcoming}, timeout=KEEP_ALIVE_S)
             if not done:
