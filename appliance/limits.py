@@ -35,6 +35,17 @@ KEY_VALUE_BYTES_MAX: Final = 64 * MIB
 SERIES_MAX: Final = 100_000
 """Heads live in memory: some 1.5 KiB each."""
 
+POLICIES_MAX: Final = 1_000
+"""Each is looked at once for each series."""
+
+ROLL_UPS_MAX: Final = 4
+"""Widths of one policy; each makes four series of one."""
+
+ROLL_UP_WIDTH_MIN_NS: Final = 1_000_000_000
+ROLL_UP_WIDTH_MAX_NS: Final = 366 * 86_400 * 1_000_000_000
+KEEP_MIN_NS: Final = 60_000_000_000
+"""Below a minute a clock's error would decide."""
+
 LABELS_MAX: Final = 32
 LABEL_BYTES_MAX: Final = 200
 UNIT_BYTES_MAX: Final = 40

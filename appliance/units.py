@@ -41,6 +41,7 @@ DURATION_UNITS: Final = {
     "m": 60 * 10**9,
     "h": 3_600 * 10**9,
     "d": 86_400 * 10**9,
+    "y": 365 * 86_400 * 10**9,
 }
 
 _NUMBER: Final = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*([A-Za-z]*)", re.ASCII)
@@ -56,6 +57,14 @@ def parse_size(value: object) -> Size:
 def parse_duration(value: object) -> Duration:
     """Nanoseconds from `500ms`, `1.5s`, `2h`. The unit is required: a bare 5 could mean anything."""
     return Duration(_scaled(value, DURATION_UNITS, what="a duration", example="500ms"))
+
+
+def format_duration(duration_ns: int) -> str:
+    """A whole number of the largest unit that divides it: parse_duration reads it back."""
+    unit, size = max(
+        (item for item in DURATION_UNITS.items() if duration_ns % item[1] == 0), key=lambda item: item[1]
+    )
+    return f"{duration_ns // size}{unit}"
 
 
 def _scaled(value: object, units: dict[str, int], *, what: str, example: str) -> int:

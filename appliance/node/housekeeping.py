@@ -134,7 +134,7 @@ class Housekeeping:
         wanted, self._wanted = self._wanted, []
 
         def commit() -> int:
-            store.commit(work.batch())
+            store.commit(work.batch(store.snapshot))
             return store.size_bytes()
 
         def done(store_bytes: int) -> None:

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance import limits
-from appliance.state.columns import CODEC_PCODEC, Columns, Times, concatenate, pack, sort_keep_last
+from appliance.state.columns import CODEC_PCODEC, Columns, Times, concatenate, sort_keep_last
 from appliance.state.layouts import Block, block_bytes
 from appliance.state.series import Chunk
-from appliance.state.sweep import load_chunk
+from appliance.state.sweep import load_chunk, pack_chunk
 
 AS_IS_READINGS_MIN: Final = 512
 """Below it a chunk gains more from being encoded anew than that costs (3.4 bytes a reading against 4.1)."""
@@ -99,13 +99,13 @@ class BlockBuilder:
             begin = self._cut(segment, self._built.blocks)
             if begin < len(segment.times):
                 remainders.append(Columns(segment.times[begin:], segment.values[begin:]))
-        kept = [_packed(remainder) for remainder in remainders]
+        kept = [pack_chunk(remainder) for remainder in remainders]
         if sum(_size(chunk) for chunk in kept) > KEPT_BLOCKS_MAX * self._target and len(kept) > 1:
             scattered = concatenate(remainders[:-1])
             begin = self._cut(scattered, self._built.late)
             kept = kept[-1:]
             if begin < len(scattered.times):
-                kept.append(_packed(Columns(scattered.times[begin:], scattered.values[begin:])))
+                kept.append(pack_chunk(Columns(scattered.times[begin:], scattered.values[begin:])))
         self._built.kept.extend(kept)
 
     def _segments(self, columns: Columns) -> list[Columns]:
@@ -134,7 +134,7 @@ class BlockBuilder:
         for _ in range(CUT_TRIES_MAX):
             if count < 1:
                 break
-            chunk = _packed(
+            chunk = pack_chunk(
                 Columns(columns.times[begin : begin + count], columns.values[begin : begin + count])
             )
             size = block_bytes([chunk])
@@ -210,12 +210,6 @@ def _runs(chunks: list[Chunk]) -> list[list[Chunk]]:
 def _gaps(times: Times) -> NDArray[np.float64]:
     """As floats: the distance of two int64 may not fit one."""
     return np.diff(times).view(np.uint64).astype(np.float64)
-
-
-def _packed(columns: Columns) -> Chunk:
-    """columns ascend."""
-    codec, times, values = pack(columns.times, columns.values)
-    return Chunk(codec, len(columns.times), times, values, int(columns.times[0]), int(columns.times[-1]))
 
 
 def _size(chunk: Chunk) -> int:

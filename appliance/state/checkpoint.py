@@ -7,6 +7,8 @@ encoded; what is marked dirty and not in the batch stays marked.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -42,27 +44,29 @@ from appliance.state.layouts import (
     encode_producer,
     encode_series,
 )
+from appliance.state.purge import Purged, purge
 from appliance.state.results import EntryOutcome, KeyRecord
 from appliance.state.series import Chunk, HeadView, Series
+from appliance.state.sweep import chunk_from
 from appliance.state.tables import Tables
 from appliance.storage.store import Record, StoreBatch, StoreReader
 
 
 class _SeriesCapture(NamedTuple):
-    """is_full: the head may fill a block; its tail is a chunk then."""
+    """is_full: the head may fill a block; its tail is a chunk then. purge_before: older readings of blocks go."""
 
     series: Series
     figures: HeadFigures
     head: HeadView
     is_full: bool
+    purge_before: int | None
 
 
 class _Written(NamedTuple):
-    """What a checkpoint made of a head that was full."""
+    """What a checkpoint made of a head that was full, or of blocks that were purged. kept None: the head stays."""
 
     series: Series
-    chunk_count: int
-    kept: list[Chunk]
+    kept: list[Chunk] | None
     figures: HeadFigures
 
 
@@ -95,8 +99,8 @@ class CheckpointWork:
         self._page_bytes = page_bytes
         self._written: list[_Written] = []
 
-    def batch(self) -> StoreBatch:
-        """Merges, encodes and packs: some 0.4 ms a block. Once."""
+    def batch(self, read: Callable[[], StoreReader]) -> StoreBatch:
+        """Merges, encodes and packs: some 0.4 ms a block. Once. read: the store as it is, where blocks are purged."""
         puts = [*self._puts, ("meta", STATE_KEY, encode_meta(self._meta))]
         deletes = list(self._deletes)
         if self._configuration is not None:
@@ -114,7 +118,13 @@ class CheckpointWork:
             ("outcomes", encode_id(outcome.index), encode_outcome(outcome)) for outcome in self._outcomes
         )
         for captured in self._series:
-            puts.extend(self._series_records(captured))
+            purged = Purged()
+            if captured.purge_before is not None and captured.figures.next_sequence:
+                with read() as reader:
+                    purged = purge(reader, captured.series, captured.purge_before)
+            deletes.extend(purged.deletes)
+            puts.extend(purged.puts)
+            puts.extend(self._series_records(captured, removed_bytes=purged.removed_bytes))
         return StoreBatch(
             position=self.position, puts=puts, deletes=deletes, delete_prefixes=self._delete_prefixes
         )
@@ -123,7 +133,9 @@ class CheckpointWork:
         """The batch is durable: drop the blocks it holds from memory."""
         for written in self._written:
             series, figures = written.series, written.figures
-            series.replace_chunks(written.chunk_count, written.kept)
+            if written.kept is not None:
+                series.replace_captured(written.kept, partial(_without, series))
+            series.purging = None
             series.size_bytes, series.next_sequence = figures.size_bytes, figures.next_sequence
             series.span_max = figures.span_max
         for outcome in self._outcomes:
@@ -133,10 +145,13 @@ class CheckpointWork:
                 # Forgotten meanwhile: the record goes with the next checkpoint.
                 tables.outcomes.forgotten.append(outcome.index)
 
-    def _series_records(self, captured: _SeriesCapture) -> list[Record]:
+    def _series_records(self, captured: _SeriesCapture, *, removed_bytes: int) -> list[Record]:
         """The new blocks of a series, then its head."""
         figures, series_id = captured.figures, captured.series.series_id
+        figures = figures._replace(size_bytes=max(figures.size_bytes - removed_bytes, 0))
         if not captured.is_full:
+            if captured.purge_before is not None:
+                self._written.append(_Written(captured.series, None, figures))
             chunks = [_packed(chunk, integer=figures.integer) for chunk in captured.head.chunks()]
             return [("heads", encode_id(series_id), encode_head(figures, chunks))]
         builder = BlockBuilder(
@@ -149,7 +164,7 @@ class CheckpointWork:
             next_sequence=builder.next_sequence,
             span_max=max(figures.span_max, built.span_max()),
         )
-        self._written.append(_Written(captured.series, len(captured.head.packed), built.kept, figures))
+        self._written.append(_Written(captured.series, built.kept, figures))
         return [*records, ("heads", encode_id(series_id), encode_head(figures, built.kept))]
 
 
@@ -183,6 +198,9 @@ def capture(tables: Tables, *, page_bytes: int) -> CheckpointWork:
     deletes.extend(("access", key) for key in access_deletes)
     if tables.feature_level > features.FIRST:
         puts.append(("meta", FEATURES_KEY, encode_features(tables.feature_level)))
+    policy_puts, policy_deletes = tables.retention.policies.take_changes()
+    puts.extend(("policies", key, record) for key, record in policy_puts)
+    deletes.extend(("policies", key) for key in policy_deletes)
     work = CheckpointWork(
         meta=Meta(keys.revision, tables.elapsed_ns, series.next_id, producers.uses),
         position=tables.position,
@@ -239,6 +257,8 @@ def restore_tables(tables: Tables, reader: StoreReader) -> None:
         tables.keys.load(decode_key(key, value))
     for key, value in reader.scan("access"):
         tables.access.load(key, value)
+    for key, value in reader.scan("policies"):
+        tables.retention.policies.load(key, value)
     tables.producers.load([decode_producer(key, value) for key, value in reader.scan("producers")])
     tables.outcomes.load(decode_id("outcomes", key) for key, _ in reader.scan("outcomes"))
     heads = dict(reader.scan("heads"))
@@ -266,7 +286,13 @@ def _capture_series(series: Series, target: int) -> _SeriesCapture:
     )
     if is_full:
         series.freeze_tail()
-    return _SeriesCapture(series, _figures(series), series.view(), is_full)
+        series.captured_count = len(series.chunks)
+    series.purging, series.purge_before = series.purge_before, None
+    return _SeriesCapture(series, _figures(series), series.view(), is_full, series.purging)
+
+
+def _without(series: Series, chunk: Chunk, before: int) -> Chunk | None:
+    return chunk_from(chunk, before, series)
 
 
 def _figures(series: Series) -> HeadFigures:
@@ -279,6 +305,9 @@ def _figures(series: Series) -> HeadFigures:
         series.next_sequence,
         series.span_max,
         bool(series.integer),
+        series.written_from,
+        series.dropped_before,
+        series.roll_up,
     )
 
 

@@ -31,6 +31,7 @@ class PreparedHash:
     keys: list[KeyRecord]
     producers: list[tuple[str, bytes]]
     access: list[tuple[bytes, bytes]]
+    policies: list[tuple[bytes, bytes]]
     series: list[tuple[SeriesView, bytes]]
     reader: StoreReader
 
@@ -45,7 +46,7 @@ class PreparedHash:
                 digest.update(_framed(record.key.encode(), encode_key(record)))
             for producer_id, record_bytes in self.producers:
                 digest.update(_framed(producer_id.encode(), record_bytes))
-            for key, record_bytes in self.access:
+            for key, record_bytes in (*self.access, *self.policies):
                 digest.update(_framed(key, record_bytes))
             for view, attributes in self.series:
                 digest.update(_framed(attributes, _series_digest(view, self.reader)))
@@ -69,6 +70,7 @@ def prepare_hash(tables: Tables, reader: StoreReader) -> PreparedHash:
             len(tables.access.tokens),
             len(tables.access.invites),
             tables.feature_level,
+            len(tables.retention.policies.policies),
         ),
         configuration=tables.configuration,
         keys=tables.keys.list_prefix("", limit=0),
@@ -77,6 +79,7 @@ def prepare_hash(tables: Tables, reader: StoreReader) -> PreparedHash:
             for producer_id, producer in sorted(tables.producers.records.items())
         ],
         access=tables.access.records(),
+        policies=tables.retention.policies.records(),
         series=[(view_series(series), encode_series(series)) for series in tables.series.match("", "")],
         reader=reader,
     )
@@ -90,7 +93,10 @@ def _series_digest(view: SeriesView, reader: StoreReader) -> bytes:
             column = np.where(np.isnan(column), np.nan, column)
         times.update(np.ascontiguousarray(piece.times).data)
         values.update(np.ascontiguousarray(column).data)
-    counters = f"{view.series_id} {view.reading_count} {view.first_time} {view.last_time} "
+    counters = (
+        f"{view.series_id} {view.reading_count} {view.first_time} {view.last_time} "
+        f"{view.written_from} {view.dropped_before} {view.roll_up} "
+    )
     return counters.encode() + times.digest() + values.digest()
 
 

@@ -24,6 +24,8 @@ def effects(command: bytes | command_pb2.Command | None, outcome: EntryOutcome) 
     for ordinal, operation in enumerate(message.operations):
         if operation.HasField("write") and ordinal not in skipped:
             readings.extend(operation.write.columns)
+        elif operation.HasField("roll_up") and ordinal not in skipped:
+            readings.extend(operation.roll_up.columns)
     key_events = tuple(
         _key_event(message.operations[change.ordinal], change) for change in outcome.key_changes
     )

@@ -12,10 +12,11 @@ Big-endian, without padding; the first byte of each value is its format, 1 but w
                                               the value
     series     >Q series id                   >BB kind (0 none, 1 float, 2 integer), has attributes;
                                               text sensor, metric, unit; >H labels; text name, value of each
-    heads      >Q series id                   >QqqqQQQH readings, first time, last time, bits of the last
+    heads      >Q series id                   format 2: >QqqqQQQH readings, first time, last time, bits of the last
                                               value, size, next block, longest span, chunks; each chunk:
                                               >BIqqII codec, count, min time, max time, bytes of times and of
-                                              values; both
+                                              values; both; then >qqQH written from, dropped before, marked index,
+                                              widths; each >Qq width, rolled from (format 1: without)
     outcomes   >Q index                       >II skipped, changes; >I each; >IIQQQ ordinal, item, mod,
                                               create, version each
     blocks     >QQQ series id, min time with  format 2: >BH integer, chunks; each chunk as in heads, columns
@@ -42,7 +43,7 @@ from appliance.model import Member, MemberId
 from appliance.state.cursor import FORMAT, Cursor, decode, encode_text
 from appliance.state.producers import DETAILS_MAX, Producer
 from appliance.state.results import EntryOutcome, KeyChange, KeyRecord
-from appliance.state.series import Chunk, Series
+from appliance.state.series import NOTHING_WRITTEN, Chunk, RollUpProgress, Series
 
 STATE_KEY: Final = b"state"
 FEATURES_KEY: Final = b"features"
@@ -239,6 +240,11 @@ def decode_series(key: bytes, record: bytes) -> Series:
     return decode("series", key, record, read)
 
 
+HEAD_FORMAT: Final = 2
+_ROLL_UP: Final = struct.Struct(">qqQH")
+_ROLLED_FROM: Final = struct.Struct(">Qq")
+
+
 class HeadFigures(NamedTuple):
     """A series' figures at one moment, in the order of Series' attributes."""
 
@@ -250,12 +256,15 @@ class HeadFigures(NamedTuple):
     next_sequence: int
     span_max: int
     integer: bool
+    written_from: int
+    dropped_before: int
+    roll_up: RollUpProgress | None
 
 
 def encode_head(figures: HeadFigures, chunks: Sequence[Chunk]) -> bytes:
     bits = _INTEGER.unpack((_INTEGER if figures.integer else _FLOAT).pack(figures.last_value))[0]
     parts = [
-        _FORMAT,
+        bytes([HEAD_FORMAT]),
         _HEAD.pack(
             figures.reading_count,
             figures.first_time,
@@ -269,6 +278,9 @@ def encode_head(figures: HeadFigures, chunks: Sequence[Chunk]) -> bytes:
     ]
     for chunk in chunks:
         parts.extend((_chunk_header(chunk), chunk.times, chunk.values))
+    marked_index, rolled_from = figures.roll_up or (0, ())
+    parts.append(_ROLL_UP.pack(figures.written_from, figures.dropped_before, marked_index, len(rolled_from)))
+    parts.extend(_ROLLED_FROM.pack(*rolled) for rolled in rolled_from)
     return b"".join(parts)
 
 
@@ -284,8 +296,15 @@ def decode_head(series: Series, record: bytes) -> None:
             codec, count, min_time, max_time, times_size, values_size = cursor.unpack(_CHUNK)
             times, values = cursor.take(times_size), cursor.take(values_size)
             series.load_chunk(Chunk(codec, count, times, values, min_time, max_time))
+        if record[:1] == _FORMAT:
+            series.written_from = series.first_time if series.reading_count else NOTHING_WRITTEN
+            return
+        series.written_from, series.dropped_before, marked_index, width_count = cursor.unpack(_ROLL_UP)
+        rolled_from = tuple((width, time) for width, time in (cursor.unpack(_ROLLED_FROM) for _ in range(width_count)))
+        series.roll_up = RollUpProgress(marked_index, rolled_from) if marked_index else None
 
-    decode("heads", encode_id(series.series_id), record, read)
+    wanted = FORMAT if record[:1] == _FORMAT else HEAD_FORMAT
+    decode("heads", encode_id(series.series_id), record, read, wanted=wanted)
 
 
 def encode_outcome(outcome: EntryOutcome) -> bytes:

@@ -36,6 +36,8 @@ from appliance.state.results import (
     SeriesLatest,
     StateOptions,
 )
+from appliance.state.retention import RETENTION_KINDS, Retention
+from appliance.state.series import Series
 from appliance.state.series_table import decode_write, fingerprint_single, fingerprint_write, is_single
 from appliance.state.tables import Tables
 from appliance.storage.store import StoreReader
@@ -68,6 +70,7 @@ class StateMachine:
             **dict.fromkeys(ACCESS_KINDS, self._change_access),
             "verify_state": self._nothing,
             "raise_feature_level": self._raise_feature_level,
+            **dict.fromkeys(RETENTION_KINDS, self._change_retention),
         }
 
     @classmethod
@@ -209,6 +212,19 @@ class StateMachine:
     def access(self) -> AccessTable:
         """Tokens and invites; read-only."""
         return self._tables.access
+
+    @property
+    def retention(self) -> Retention:
+        """Policies and how far series are rolled up; read-only."""
+        return self._tables.retention
+
+    def find_series(self, sensor: str, metric: str) -> Series | None:
+        """Read-only."""
+        return self._tables.series.by_name.get((sensor, metric))
+
+    def series_names(self) -> list[tuple[str, str]]:
+        """In the order in which they were created."""
+        return list(self._tables.series.by_name)
 
     def prepare_query(self, spec: QuerySpec, reader: StoreReader) -> PreparedQuery:
         """The query on the state as it stands; iterate it on any thread. It closes reader."""
@@ -370,6 +386,10 @@ class StateMachine:
         pattern = operation.delete_series
         count = self._tables.series.delete_matching(pattern.sensor, pattern.metric)
         return OperationResult(Verdict.APPLIED, self.position.index, series_count=count)
+
+    def _change_retention(self, operation: command_pb2.Operation) -> OperationResult:
+        self._tables.retention.apply(operation, index=self.position.index)
+        return OperationResult(Verdict.APPLIED, self.position.index)
 
     def _change_access(self, operation: command_pb2.Operation) -> OperationResult:
         self._tables.access.apply(operation, elapsed_ns=self._tables.elapsed_ns)

@@ -10,7 +10,7 @@ Loop thread only; Chunk is immutable.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -25,6 +25,10 @@ TAIL_READINGS_MAX: Final = 128
 NO_READINGS: Final = (0, -1)
 """first and last time of a series that was named but never written."""
 
+NOTHING_DROPPED: Final = -(1 << 63)
+NOTHING_WRITTEN: Final = (1 << 63) - 1
+"""written_from, when there is nothing; a lone reading at this very time is never rolled up."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chunk:
@@ -36,6 +40,13 @@ class Chunk:
     values: bytes
     min_time: int
     max_time: int
+
+
+class RollUpProgress(NamedTuple):
+    """marked_index: of the last MarkRollUps. rolled_from: by width, the least time whose window waits."""
+
+    marked_index: int
+    rolled_from: tuple[tuple[int, int], ...]
 
 
 class HeadView(NamedTuple):
@@ -60,12 +71,17 @@ class Series:
     last_value is the value at last_time. size_bytes: of durable blocks. span_max: the greatest
     max_time - min_time of any block but late ones: where a search by min_time must begin.
     head_bytes: of chunks, about.
+    captured_count: how many of chunks a checkpoint under way has captured to make blocks of.
+    purge_before: readings of durable blocks below it are gone; the next checkpoint takes them out, purging while it is
+    under way. What was written since lies in the head and may be older.
+    dropped_before: greatest time that readings were ever dropped before. roll_up: None until the series is first rolled up; see retention.py. written_from: least time written since then.
     """
 
     __slots__ = (
-        "chunks", "first_time", "head_bytes", "head_count", "integer", "labels", "last_time", "last_value", "metric",
-        "next_sequence", "reading_count", "sensor", "series_id", "size_bytes", "span_max",
-        "tail_times", "tail_values", "unit",
+        "captured_count", "chunks", "dropped_before", "first_time", "head_bytes", "head_count", "integer",
+        "labels", "last_time", "last_value", "metric", "next_sequence", "purge_before", "purging",
+        "reading_count", "roll_up", "sensor", "series_id", "size_bytes", "span_max", "tail_times",
+        "tail_values", "unit", "written_from",
     )  # fmt: skip
 
     def __init__(self, series_id: int, sensor: str, metric: str) -> None:
@@ -82,6 +98,12 @@ class Series:
         self.next_sequence = 0
         self.span_max = 0
         self.chunks: list[Chunk] = []
+        self.captured_count = 0
+        self.purge_before: int | None = None
+        self.purging: int | None = None
+        self.dropped_before = NOTHING_DROPPED
+        self.written_from = NOTHING_WRITTEN
+        self.roll_up: RollUpProgress | None = None
         self.head_count = self.head_bytes = 0
         self.tail_times = array("q")
         self.tail_values: array[float] | array[int] = array("d")
@@ -110,6 +132,8 @@ class Series:
             self.first_time = time
         self.reading_count += 1
         self.head_count += 1
+        if time < self.written_from:
+            self.written_from = time
         if len(self.tail_times) >= TAIL_READINGS_MAX:
             self._pack_tail()
 
@@ -129,6 +153,7 @@ class Series:
                 self.last_time, self.last_value = max_time, columns.values[place].item()
         self.reading_count += count
         self.head_count += count
+        self.written_from = min(self.written_from, min_time)
         if codec == CODEC_RAW and len(self.tail_times) + count <= TAIL_READINGS_MAX:
             self.tail_times.frombytes(times)
             self.tail_values.frombytes(values)
@@ -151,9 +176,39 @@ class Series:
             self._add_chunk(chunk)
             self._clear_tail()
 
-    def replace_chunks(self, count: int, kept: list[Chunk]) -> None:
-        """The first count chunks are durable in blocks, but for what is kept."""
-        self.chunks[:count] = kept
+    @property
+    def floor(self) -> int | None:
+        """Readings of durable blocks below it don't count any more."""
+        floors = [floor for floor in (self.purge_before, self.purging) if floor is not None]
+        return max(floors, default=None)
+
+    def replace_captured(self, kept: list[Chunk], without: Callable[[Chunk, int], Chunk | None]) -> None:
+        """The captured chunks are durable in blocks, but for what is kept. without: as in drop_before."""
+        if self.purge_before is not None:
+            before = self.purge_before
+            rests = [chunk if chunk.min_time >= before else without(chunk, before) for chunk in kept]
+            kept = [chunk for chunk in rests if chunk is not None]
+        self.chunks[: self.captured_count] = kept
+        self.captured_count = 0
+        self._count_head()
+
+    def drop_before(self, before: int, without: Callable[[Chunk, int], Chunk | None]) -> None:
+        """All readings written so far that are older. without: the chunk from a time on, None: nothing is left."""
+        self.freeze_tail()
+        left: list[Chunk] = []
+        captured_count = 0
+        for place, chunk in enumerate(self.chunks):
+            rest = chunk if chunk.min_time >= before else without(chunk, before)
+            if rest is not None:
+                left.append(rest)
+                captured_count += place < self.captured_count
+        self.chunks, self.captured_count = left, captured_count
+        self._count_head()
+        self.purge_before = before if self.purge_before is None else max(self.purge_before, before)
+        self.first_time = max(self.first_time, before)
+        self.dropped_before = max(self.dropped_before, before)
+
+    def _count_head(self) -> None:
         self.head_count = sum(chunk.count for chunk in self.chunks) + len(self.tail_times)
         self.head_bytes = sum(map(_size, self.chunks))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from appliance import limits
@@ -106,12 +106,16 @@ class SeriesTable:
         check_pattern("metric", metric)
         found = self.match(sensor, metric)
         for series in found:
-            del self.by_name[series.sensor, series.metric]
-            self.dirty.discard(series)
-            self.renamed.discard(series)
-            self.dropped.append(series.series_id)
-            self.reading_count -= series.reading_count
+            self.delete(series)
         return len(found)
+
+    def delete(self, series: Series) -> None:
+        """With all its readings, unit and labels."""
+        del self.by_name[series.sensor, series.metric]
+        self.dirty.discard(series)
+        self.renamed.discard(series)
+        self.dropped.append(series.series_id)
+        self.reading_count -= series.reading_count
 
     def _check_write(self, columns: list[tuple[command_pb2.SeriesColumns, Columns]]) -> None:
         new: dict[Key, bool] = {}
@@ -158,12 +162,18 @@ class SeriesTable:
 
 def decode_write(write: command_pb2.WriteReadings) -> list[tuple[command_pb2.SeriesColumns, Columns]]:
     """Every column decoded. Raises InvalidArgument."""
-    count = sum(columns.count for columns in write.columns)
+    return decode_columns_of(write.columns)
+
+
+def decode_columns_of(
+    written: Sequence[command_pb2.SeriesColumns],
+) -> list[tuple[command_pb2.SeriesColumns, Columns]]:
+    count = sum(columns.count for columns in written)
     if not 0 < count <= limits.READINGS_PER_REQUEST_MAX:
         raise InvalidArgument(
             "readings", f"{count} readings; 1 to {limits.READINGS_PER_REQUEST_MAX} are taken"
         )
-    return [(columns, decode_columns(columns)) for columns in write.columns]
+    return [(columns, decode_columns(columns)) for columns in written]
 
 
 def is_single(write: command_pb2.WriteReadings) -> bool:

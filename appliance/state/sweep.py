@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from appliance.errors import CorruptData
-from appliance.state.columns import Columns, concatenate, sort_keep_last, unpack
+from appliance.state.columns import Columns, concatenate, pack, sort_keep_last, unpack
 from appliance.state.layouts import block_key, decode_block
-from appliance.state.series import Chunk, HeadView, Series
+from appliance.state.series import Chunk, HeadView, RollUpProgress, Series
 from appliance.storage.store import StoreReader
 
 TIME_MIN = -(1 << 63)
@@ -38,14 +38,19 @@ class SeriesView:
     first_time: int
     last_time: int
     span_max: int
+    floor: int | None
+    written_from: int
+    dropped_before: int
+    roll_up: RollUpProgress | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Run:
-    """order: later writes compare greater."""
+    """order: later writes compare greater. floor: readings below it don't count."""
 
     order: tuple[int, int]
     chunk: Chunk
+    floor: int = TIME_MIN
 
 
 def view_series(series: Series) -> SeriesView:
@@ -59,6 +64,10 @@ def view_series(series: Series) -> SeriesView:
         first_time=series.first_time,
         last_time=series.last_time,
         span_max=series.span_max,
+        floor=series.floor,
+        written_from=series.written_from,
+        dropped_before=series.dropped_before,
+        roll_up=series.roll_up,
     )
 
 
@@ -78,6 +87,19 @@ def load_chunk(chunk: Chunk, *, integer: bool, where: str) -> Columns:
         raise CorruptData(where, f"{error}; rebuild this node from its peers") from error
 
 
+def chunk_from(chunk: Chunk, first: int, series: Series) -> Chunk | None:
+    """What of a chunk of series is not older than first; None: nothing."""
+    columns = load_chunk(chunk, integer=bool(series.integer), where=f"readings of {series.name}")
+    columns = clip(columns, first, TIME_MAX)
+    return pack_chunk(columns) if len(columns.times) else None
+
+
+def pack_chunk(columns: Columns) -> Chunk:
+    """columns ascend and are not empty."""
+    codec, times, values = pack(columns.times, columns.values)
+    return Chunk(codec, len(columns.times), times, values, int(columns.times[0]), int(columns.times[-1]))
+
+
 def read_ascending(view: SeriesView, reader: StoreReader, *, first: int, last: int) -> Iterator[Columns]:
     """Readings with first <= time <= last, in pieces of any length above 0."""
     integer = bool(view.integer)
@@ -95,7 +117,7 @@ def read_ascending(view: SeriesView, reader: StoreReader, *, first: int, last: i
             if complete:
                 yield _merge(complete)
         columns = load_chunk(run.chunk, integer=integer, where=where)
-        opened.append((run.order, _clip(columns, first, last)))
+        opened.append((run.order, clip(columns, max(first, run.floor), last)))
     complete, _ = _split(opened, TIME_MAX)
     if complete:
         yield _merge(complete)
@@ -126,10 +148,11 @@ def _durable_runs(view: SeriesView, reader: StoreReader, first: int, last: int) 
         reader.scan(table, block_key(view.series_id, start, 0), block_key(*after, 0))
         for table, start in starts
     )
-    yield from heapq.merge(*map(_block_runs, scans), key=lambda run: run.chunk.min_time)
+    floor = TIME_MIN if view.floor is None else view.floor
+    yield from heapq.merge(*(_block_runs(scan, floor) for scan in scans), key=lambda run: run.chunk.min_time)
 
 
-def _block_runs(records: Iterator[tuple[bytes, bytes]]) -> Iterator[_Run]:
+def _block_runs(records: Iterator[tuple[bytes, bytes]], floor: int) -> Iterator[_Run]:
     """The chunks of blocks, by min_time: those of one block may lie behind the beginning of the next."""
     waiting: list[tuple[int, tuple[int, int], _Run]] = []
     for key, record in records:
@@ -138,7 +161,7 @@ def _block_runs(records: Iterator[tuple[bytes, bytes]]) -> Iterator[_Run]:
             yield heapq.heappop(waiting)[2]
         for place, chunk in enumerate(block.chunks):
             order = (block.sequence, place)
-            heapq.heappush(waiting, (chunk.min_time, order, _Run(order, chunk)))
+            heapq.heappush(waiting, (chunk.min_time, order, _Run(order, chunk, floor)))
     while waiting:
         yield heapq.heappop(waiting)[2]
 
@@ -149,7 +172,7 @@ def _memory_runs(view: SeriesView) -> list[_Run]:
     return sorted(runs, key=lambda run: run.chunk.min_time)
 
 
-def _clip(columns: Columns, first: int, last: int) -> Columns:
+def clip(columns: Columns, first: int, last: int) -> Columns:
     times = columns.times
     if first <= int(times[0]) and int(times[-1]) <= last:
         return columns

@@ -12,6 +12,7 @@ from appliance.state.effects import OutcomeTable
 from appliance.state.keys import KeyTable
 from appliance.state.producers import ProducerTable
 from appliance.state.results import StateOptions
+from appliance.state.retention import Retention
 from appliance.state.series_table import SeriesTable
 
 
@@ -29,3 +30,4 @@ class Tables:
         self.configuration_changed = False
         self.access = AccessTable()
         self.feature_level = features.FIRST
+        self.retention = Retention(self.series)

@@ -27,6 +27,7 @@ TABLES: Final = (
     "blocks",
     "access",
     "late",
+    "policies",
 )
 """Durable: the place in this tuple is the first byte of a key. New tables go to the end."""
 

@@ -40,7 +40,7 @@ def a_state() -> tuple[StateMachine, MemoryStore]:
     ):
         state.apply(index, 2, encode_command([operation], time_unix_nano=index, elapsed_nano=index))
     work = state.begin_checkpoint()
-    store.commit(work.batch())
+    store.commit(work.batch(store.snapshot))
     state.checkpoint_done(work)
     return state, store
 

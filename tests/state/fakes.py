@@ -96,7 +96,7 @@ class Cluster:
 
     def checkpoint(self) -> None:
         work = self.state.begin_checkpoint()
-        self.store.commit(work.batch())
+        self.store.commit(work.batch(self.store.reader))
         self.state.checkpoint_done(work)
 
     def restart(self) -> None:

@@ -12,7 +12,7 @@ from appliance.errors import CorruptData, DataDirectoryRefused, RaftberryError
 from appliance.model import Member, MemberId
 from appliance.state import EntryOutcome, KeyChange, KeyRecord, layouts
 from appliance.state.producers import Producer
-from appliance.state.series import Chunk, Series
+from appliance.state.series import Chunk, RollUpProgress, Series
 
 NUMBER = layouts.encode_id(7)
 BLOCK_KEY = layouts.block_key(7, -1, 2)
@@ -27,7 +27,7 @@ def series() -> Series:
 
 
 def head() -> bytes:
-    figures = layouts.HeadFigures(3, -1, 5, 1.5, 11, 2, 6, False)
+    figures = layouts.HeadFigures(3, -1, 5, 1.5, 11, 2, 6, False, 4, -2, RollUpProgress(9, ((60, -1),)))
     return layouts.encode_head(figures, (Chunk(0, 1, b"T" * 8, b"V" * 8, 5, 5),))
 
 
@@ -73,10 +73,11 @@ GOLDEN: dict[str, tuple[bytes, str, Callable[[bytes], object]]] = {
     ),
     "heads": (
         head(),
-        "01 0000000000000003 ffffffffffffffff 0000000000000005 3ff8000000000000 000000000000000b"
+        "02 0000000000000003 ffffffffffffffff 0000000000000005 3ff8000000000000 000000000000000b"
         "0000000000000002 0000000000000006 0001 00 00000001 0000000000000005 0000000000000005 00000008 00000008"
         + "54" * 8
-        + "56" * 8,
+        + "56" * 8
+        + "0000000000000004 fffffffffffffffe 0000000000000009 0001 000000000000003c ffffffffffffffff",
         decoded_head,
     ),
     "outcomes": (
@@ -117,6 +118,10 @@ def test_records_come_back() -> None:
     assert layouts.encode_series(layouts.decode_series(NUMBER, GOLDEN["series"][0])) == GOLDEN["series"][0]
     restored = decoded_head(head())
     assert (restored.last_value, restored.size_bytes, restored.head_count) == (1.5, 11, 1)
+    assert (restored.written_from, restored.dropped_before) == (4, -2)
+    assert restored.roll_up == RollUpProgress(9, ((60, -1),))
+    first_format = decoded_head(b"\x01" + head()[1:-42])
+    assert (first_format.head_count, first_format.written_from, first_format.roll_up) == (1, -1, None)
     block = layouts.decode_block(BLOCK_KEY, GOLDEN["blocks"][0])
     assert (block.sequence, block.min_time, block.max_time, block.chunks[0].values) == (2, -1, 9, b"V")
     assert layouts.block_bytes(block.chunks) == len(GOLDEN["blocks"][0])

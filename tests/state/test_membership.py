@@ -186,12 +186,12 @@ def test_a_removed_member_leaves_the_checkpoint_too() -> None:
     configuration = state.configuration
     for index, change in enumerate((ADD_4, RemoveMember(MemberId(3))), start=3):
         work = state.begin_checkpoint()
-        store.commit(work.batch())
+        store.commit(work.batch(store.snapshot))
         state.checkpoint_done(work)
         configuration = replace(next_configuration(configuration, change), index=index)
         state.apply_configuration(index, 1, configuration)
     work = state.begin_checkpoint()
-    store.commit(work.batch())
+    store.commit(work.batch(store.snapshot))
     state.checkpoint_done(work)
     with store.snapshot() as reader:
         restored = StateMachine.restore(reader)

@@ -18,6 +18,7 @@ from appliance.state.operations import (
     set_series,
     write_readings,
 )
+from appliance.state.retention import drop_readings
 from raftberry.internal.v1 import command_pb2
 from tests.state.fakes import Cluster, columns
 
@@ -32,6 +33,8 @@ class Model:
 
     readings: dict[Name, dict[int, float]] = field(default_factory=dict)
     counts: dict[Name, int] = field(default_factory=dict)
+    firsts: dict[Name, int] = field(default_factory=dict)
+    lasts: dict[Name, int] = field(default_factory=dict)
     kinds: dict[Name, bool | None] = field(default_factory=dict)
     attributes: dict[Name, str] = field(default_factory=dict)
     keys: dict[str, tuple[bytes, int, int, int]] = field(default_factory=dict)
@@ -70,6 +73,9 @@ class Model:
             name = column.sensor, column.metric
             self.readings.setdefault(name, {}).update(column_readings(column))
             self.counts[name] = self.counts.get(name, 0) + column.count
+            written = column_readings(column)
+            self.firsts[name] = min(self.firsts.get(name, min(written)), min(written))
+            self.lasts[name] = max(self.lasts.get(name, max(written)), max(written))
         return True
 
     def _set_series(self, attributes: command_pb2.SetSeriesAttributes) -> bool:
@@ -82,8 +88,20 @@ class Model:
     def _delete_series(self, pattern: command_pb2.DeleteMatchingSeries) -> bool:
         for name in list(self.kinds):
             if name[0] == pattern.sensor and pattern.metric == "*":
-                for table in (self.kinds, self.readings, self.counts, self.attributes):
+                for table in (self.kinds, self.readings, self.counts, self.attributes, self.firsts, self.lasts):
                     table.pop(name, None)
+        return True
+
+    def _drop_readings(self, drops: command_pb2.DropReadings) -> bool:
+        for drop in drops.series:
+            name, before = (drop.sensor, drop.metric), drop.before_unix_nano
+            if name in self.lasts and self.lasts[name] < before:
+                for table in (self.kinds, self.readings, self.counts, self.attributes, self.firsts, self.lasts):
+                    table.pop(name, None)
+            elif name in self.lasts:
+                kept = {time: value for time, value in self.readings[name].items() if time >= before}
+                self.readings[name] = kept
+                self.firsts[name] = max(self.firsts[name], before)
         return True
 
     def _put(self, put: command_pb2.PutKey) -> bool:
@@ -147,7 +165,7 @@ def operations(draw: st.DrawFn) -> command_pb2.Operation:
     producer_id, sequence = draw(producer_fields)
     key = draw(st.sampled_from(["k", "l", "m", "n"]))
     condition = draw(st.one_of(st.none(), st.integers(0, 3)))
-    kind = draw(st.sampled_from(["write"] * 6 + ["put", "put", "delete", "set", "drop"]))
+    kind = draw(st.sampled_from(["write"] * 6 + ["put", "put", "delete", "set", "drop", "retain", "retain"]))
     if kind == "write":
         return write_readings(
             draw(st.lists(some_columns(), min_size=1, max_size=3)), producer_id=producer_id, sequence=sequence
@@ -162,6 +180,10 @@ def operations(draw: st.DrawFn) -> command_pb2.Operation:
         return set_series(
             draw(sensors), draw(metrics), unit=unit, labels={}, producer_id=producer_id, sequence=sequence
         )
+    if kind == "retain":
+        operation = drop_readings([(draw(sensors), draw(metrics), draw(st.integers(-60, 60)))])
+        operation.producer_id, operation.sequence = producer_id, sequence
+        return operation
     return delete_series(draw(sensors), "*", producer_id=producer_id, sequence=sequence)
 
 
@@ -193,7 +215,7 @@ def test_state_follows_the_model_through_checkpoints_and_crashes(
     for step in script:
         if isinstance(step, str):
             if pending is not None:
-                node.store.commit(pending.batch())
+                node.store.commit(pending.batch(node.store.reader))
                 node.state.checkpoint_done(pending)
                 pending = None
             if step == "checkpoint":
@@ -220,7 +242,7 @@ def check(state: StateMachine, node: Cluster, model: Model) -> None:
             found.update(zip(chunk.times.tolist(), chunk.values.tolist(), strict=True))
         assert list(found.items()) == sorted(expected.items())
         assert infos[name].reading_count == model.counts[name]
-        assert (infos[name].first_time, infos[name].last_time) == (min(expected), max(expected))
+        assert (infos[name].first_time, infos[name].last_time) == (model.firsts[name], max(expected))
         latest = next(state.latest(*name))
         assert (latest.time, latest.value) == (max(expected), expected[max(expected)])
     records = {

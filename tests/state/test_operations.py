@@ -393,7 +393,7 @@ def test_outcomes_forgotten_during_a_checkpoint_go_with_the_next() -> None:
     node.apply(put_key("k", b""))
     work = node.state.begin_checkpoint()
     node.state.forget_outcomes_to(2)
-    node.store.commit(work.batch())
+    node.store.commit(work.batch(node.store.reader))
     node.state.checkpoint_done(work)
     assert node.store.count("outcomes") == 1
     node.checkpoint()

@@ -39,7 +39,7 @@ def test_checkpoints_in_a_real_store_restore_the_same_state(store: Store) -> Non
         if turn == 6:
             node.apply(delete_series("s0", "*"))
         work = node.state.begin_checkpoint()
-        store.commit(work.batch())
+        store.commit(work.batch(store.snapshot))
         node.state.checkpoint_done(work)
         live = node.state.hash(store.snapshot())
         with store.snapshot() as reader:

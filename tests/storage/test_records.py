@@ -75,10 +75,10 @@ def test_identity_golden_bytes() -> None:
 
 
 def test_keys_of_the_store_are_durable() -> None:
-    assert [full_key(table, b"k")[:1][0] for table in TABLES] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]
+    assert [full_key(table, b"k")[:1][0] for table in TABLES] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
     assert TABLES == (
         "meta", "members", "producers", "keys", "series", "latest", "heads", "outcomes", "blocks", "access",
-        "late",
+        "late", "policies",
     )  # fmt: skip
     assert POSITION_KEY == b"\0position"
 
