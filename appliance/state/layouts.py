@@ -300,7 +300,9 @@ def decode_head(series: Series, record: bytes) -> None:
             series.written_from = series.first_time if series.reading_count else NOTHING_WRITTEN
             return
         series.written_from, series.dropped_before, marked_index, width_count = cursor.unpack(_ROLL_UP)
-        rolled_from = tuple((width, time) for width, time in (cursor.unpack(_ROLLED_FROM) for _ in range(width_count)))
+        rolled_from = tuple(
+            (width, time) for width, time in (cursor.unpack(_ROLLED_FROM) for _ in range(width_count))
+        )
         series.roll_up = RollUpProgress(marked_index, rolled_from) if marked_index else None
 
     wanted = FORMAT if record[:1] == _FORMAT else HEAD_FORMAT

@@ -10,14 +10,14 @@ Contract of the caller, the loop thread alone: entries in order; `checkpoint_don
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from appliance.errors import ConditionFailed, DataDirectoryRefused, Fatal, InvalidArgument, NotApplied
-from appliance.model import Configuration, Member, Position, Verdict
-from appliance.state.access import ACCESS_KINDS, AccessTable
+from appliance.model import Configuration, Position, Verdict
+from appliance.state.access import ACCESS_KINDS
 from appliance.state.checkpoint import CheckpointWork, capture, capture_cost, read_outcome, restore_tables
 from appliance.state.configuration import founding_configuration, to_member
 from appliance.state.digest import PreparedHash, prepare_hash
@@ -25,19 +25,16 @@ from appliance.state.keys import ELAPSED_MAX
 from appliance.state.operations import decode_command
 from appliance.state.producers import FirstTime, check_sequence
 from appliance.state.query import PreparedQuery, prepare_query
+from appliance.state.reads import StateReads
 from appliance.state.results import (
     Applied,
     EntryOutcome,
     KeyChange,
-    KeyRecord,
     OperationResult,
     QuerySpec,
-    SeriesInfo,
-    SeriesLatest,
     StateOptions,
 )
-from appliance.state.retention import RETENTION_KINDS, Retention
-from appliance.state.series import Series
+from appliance.state.retention import RETENTION_KINDS
 from appliance.state.series_table import decode_write, fingerprint_single, fingerprint_write, is_single
 from appliance.state.tables import Tables
 from appliance.storage.store import StoreReader
@@ -52,7 +49,7 @@ DUE_MAX: Final = 1_000
 """Keys that one ExpireKeys names."""
 
 
-class StateMachine:
+class StateMachine(StateReads):
     def __init__(self, options: StateOptions | None = None) -> None:
         self._options = options or StateOptions()
         self._tables = Tables(self._options)
@@ -92,32 +89,6 @@ class StateMachine:
     def feature_level(self) -> int:
         """What every member of the cluster has learned: see features.py."""
         return self._tables.feature_level
-
-    @property
-    def position(self) -> Position:
-        """Index and term of the last applied entry; (1, 0) at birth."""
-        return self._tables.position
-
-    @property
-    def revision(self) -> int:
-        return self._tables.keys.revision
-
-    @property
-    def elapsed_ns(self) -> int:
-        """Sum of the commands' elapsed time: what ttl counts."""
-        return self._tables.elapsed_ns
-
-    @property
-    def series_count(self) -> int:
-        return len(self._tables.series.by_name)
-
-    @property
-    def reading_count(self) -> int:
-        return self._tables.series.reading_count
-
-    @property
-    def key_count(self) -> int:
-        return len(self._tables.keys.records)
 
     def apply(self, index: int, term: int, command: bytes) -> Applied:
         """command: an encoded Command without the type byte, b"" for a NO_OP.
@@ -162,69 +133,6 @@ class StateMachine:
         assert term >= position.term, f"term {term} after {position.term}"
 
     # Reads
-
-    def latest(self, sensor: str, metric: str) -> Iterator[SeriesLatest]:
-        """By globs ('' is '*'), in order of (sensor, metric); series without a reading are left out."""
-        for series in self._tables.series.match(sensor, metric):
-            if series.integer is not None:
-                yield SeriesLatest(
-                    series.sensor, series.metric, series.integer, series.last_time, series.last_value
-                )
-
-    def series(self, sensor: str, metric: str) -> Iterator[SeriesInfo]:
-        """By globs ('' is '*'), in order of (sensor, metric)."""
-        for series in self._tables.series.match(sensor, metric):
-            has_readings = series.integer is not None
-            yield SeriesInfo(
-                sensor=series.sensor,
-                metric=series.metric,
-                integer=series.integer,
-                unit=series.unit,
-                labels=series.labels or {},
-                reading_count=series.reading_count,
-                first_time=series.first_time if has_readings else None,
-                last_time=series.last_time if has_readings else None,
-                size_bytes=series.size_bytes,
-            )
-
-    def producer_highest(self, producer_id: str) -> int:
-        """The highest sequence that took effect; 0: the producer is not known."""
-        producer = self._tables.producers.records.get(producer_id)
-        return producer.highest if producer else 0
-
-    def key(self, key: str) -> KeyRecord | None:
-        return self._tables.keys.records.get(key)
-
-    def keys(self, prefix: str, limit: int = 0) -> list[KeyRecord]:
-        """In order of keys; limit 0: all."""
-        return self._tables.keys.list_prefix(prefix, limit=limit)
-
-    def members(self) -> tuple[Member, ...]:
-        """By member id; empty until FoundCluster was applied."""
-        return self._tables.configuration.members
-
-    @property
-    def configuration(self) -> Configuration:
-        """The committed one: as of position."""
-        return self._tables.configuration
-
-    @property
-    def access(self) -> AccessTable:
-        """Tokens and invites; read-only."""
-        return self._tables.access
-
-    @property
-    def retention(self) -> Retention:
-        """Policies and how far series are rolled up; read-only."""
-        return self._tables.retention
-
-    def find_series(self, sensor: str, metric: str) -> Series | None:
-        """Read-only."""
-        return self._tables.series.by_name.get((sensor, metric))
-
-    def series_names(self) -> list[tuple[str, str]]:
-        """In the order in which they were created."""
-        return list(self._tables.series.by_name)
 
     def prepare_query(self, spec: QuerySpec, reader: StoreReader) -> PreparedQuery:
         """The query on the state as it stands; iterate it on any thread. It closes reader."""

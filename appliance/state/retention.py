@@ -39,7 +39,9 @@ RETENTION_KINDS: Final = ("set_policy", "delete_policy", "drop_readings", "mark_
 ROLL_UP_FIGURES: Final = ("mean", "min", "max", "count")
 
 _FORMAT: Final = b"\x01"
-_ROLLED: Final = re.compile(rf"(.+)@([0-9]+)({'|'.join(DURATION_UNITS)})\.(?:{'|'.join(ROLL_UP_FIGURES)})", re.ASCII)
+_ROLLED: Final = re.compile(
+    rf"(.+)@([0-9]+)({'|'.join(DURATION_UNITS)})\.(?:{'|'.join(ROLL_UP_FIGURES)})", re.ASCII
+)
 _TIME_MIN: Final = -(1 << 63)
 
 
@@ -83,7 +85,11 @@ class PolicyTable:
             if len(self._found) >= limits.SERIES_MAX:
                 self._found.clear()
             self._found[name] = next(
-                (policy for policy, is_sensor, is_metric in self._ranked if is_sensor(name[0]) and is_metric(name[1])),
+                (
+                    policy
+                    for policy, is_sensor, is_metric in self._ranked
+                    if is_sensor(name[0]) and is_metric(name[1])
+                ),
                 None,
             )
         return self._found[name]
@@ -113,7 +119,9 @@ class PolicyTable:
         try:
             self._put(policy_of(command_pb2.Policy.FromString(value[1:])))
         except DecodeError as error:
-            raise CorruptData(f"store policies {key!r}", f"{error}; rebuild this node from its peers") from error
+            raise CorruptData(
+                f"store policies {key!r}", f"{error}; rebuild this node from its peers"
+            ) from error
 
     def records(self) -> list[tuple[bytes, bytes]]:
         """Everything as stored, by key."""
@@ -131,7 +139,9 @@ class PolicyTable:
 
     def _rank(self) -> None:
         self._found.clear()
-        ranked = sorted(self.policies.values(), key=lambda one: (-len(one.sensor + one.metric), one.sensor, one.metric))
+        ranked = sorted(
+            self.policies.values(), key=lambda one: (-len(one.sensor + one.metric), one.sensor, one.metric)
+        )
         self._ranked = [(one, matcher(one.sensor), matcher(one.metric)) for one in ranked]
 
 
@@ -188,10 +198,14 @@ class Retention:
     def _roll_up(self, rolled: command_pb2.RollUpReadings) -> None:
         series = self._series.by_name.get((rolled.sensor, rolled.metric))
         if series is None or series.roll_up is None or series.roll_up.marked_index != rolled.mark_index:
-            raise ConditionFailed("the series was marked again, or deleted, since these windows were computed")
+            raise ConditionFailed(
+                "the series was marked again, or deleted, since these windows were computed"
+            )
         if rolled.columns:
             self._series.write(decode_columns_of(rolled.columns))
-        next_time = rolled.rolled_to_unix_nano if series.last_time >= rolled.rolled_to_unix_nano else NOTHING_WRITTEN
+        next_time = (
+            rolled.rolled_to_unix_nano if series.last_time >= rolled.rolled_to_unix_nano else NOTHING_WRITTEN
+        )
         progress = dict(series.roll_up.rolled_from) | {rolled.width_nano: next_time}
         series.roll_up = RollUpProgress(rolled.mark_index, tuple(sorted(progress.items())))
         self._series.dirty.add(series)

@@ -72,9 +72,10 @@ class Series:
     max_time - min_time of any block but late ones: where a search by min_time must begin.
     head_bytes: of chunks, about.
     captured_count: how many of chunks a checkpoint under way has captured to make blocks of.
-    purge_before: readings of durable blocks below it are gone; the next checkpoint takes them out, purging while it is
-    under way. What was written since lies in the head and may be older.
-    dropped_before: greatest time that readings were ever dropped before. roll_up: None until the series is first rolled up; see retention.py. written_from: least time written since then.
+    purge_before: readings of durable blocks below it are gone; the next checkpoint takes them out, purging while it
+    is under way. What was written since lies in the head and may be older.
+    dropped_before: greatest time that readings were ever dropped before. roll_up: None until the series is first
+    rolled up (retention.py). written_from: least time written since then.
     """
 
     __slots__ = (

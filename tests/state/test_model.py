@@ -74,8 +74,9 @@ class Model:
             self.readings.setdefault(name, {}).update(column_readings(column))
             self.counts[name] = self.counts.get(name, 0) + column.count
             written = column_readings(column)
-            self.firsts[name] = min(self.firsts.get(name, min(written)), min(written))
-            self.lasts[name] = max(self.lasts.get(name, max(written)), max(written))
+            first, last = min(written), max(written)
+            self.firsts[name] = min(self.firsts.get(name, first), first)
+            self.lasts[name] = max(self.lasts.get(name, last), last)
         return True
 
     def _set_series(self, attributes: command_pb2.SetSeriesAttributes) -> bool:
@@ -88,7 +89,14 @@ class Model:
     def _delete_series(self, pattern: command_pb2.DeleteMatchingSeries) -> bool:
         for name in list(self.kinds):
             if name[0] == pattern.sensor and pattern.metric == "*":
-                for table in (self.kinds, self.readings, self.counts, self.attributes, self.firsts, self.lasts):
+                for table in (
+                    self.kinds,
+                    self.readings,
+                    self.counts,
+                    self.attributes,
+                    self.firsts,
+                    self.lasts,
+                ):
                     table.pop(name, None)
         return True
 
@@ -96,7 +104,14 @@ class Model:
         for drop in drops.series:
             name, before = (drop.sensor, drop.metric), drop.before_unix_nano
             if name in self.lasts and self.lasts[name] < before:
-                for table in (self.kinds, self.readings, self.counts, self.attributes, self.firsts, self.lasts):
+                for table in (
+                    self.kinds,
+                    self.readings,
+                    self.counts,
+                    self.attributes,
+                    self.firsts,
+                    self.lasts,
+                ):
                     table.pop(name, None)
             elif name in self.lasts:
                 kept = {time: value for time, value in self.readings[name].items() if time >= before}

@@ -46,9 +46,7 @@ def times_of(node: Cluster, metric: str = "m", sensor: str = "s") -> list[int]:
     return [time for chunk in chunks for time in chunk.times.tolist()]
 
 
-def rolled(
-    node: Cluster, mark_index: int, rolled_to: int, means: dict[int, float]
-) -> command_pb2.Operation:
+def rolled(node: Cluster, mark_index: int, rolled_to: int, means: dict[int, float]) -> command_pb2.Operation:
     made = (
         [columns(list(means), list(means.values()), "greenhouse", roll_up_metric("t", MINUTE, "mean"))]
         if means
@@ -74,7 +72,9 @@ def waiting_from(node: Cluster) -> int:
 
 
 def test_policies_have_their_bytes_and_come_back_after_a_crash() -> None:
-    golden = "01 0a0a 677265656e686f757365 1201 2a 18 808098aeb187e80d 2210 08 80b09dc2df01 10 808098dae5f48470"
+    golden = (
+        "01 0a0a 677265656e686f757365 1201 2a 18 808098aeb187e80d 2210 08 80b09dc2df01 10 808098dae5f48470"
+    )
     encoded = encode_policy(POLICY)
     assert encoded.hex() == golden.replace(" ", "")
     assert policy_of(command_pb2.Policy.FromString(encoded[1:])) == POLICY
@@ -187,7 +187,9 @@ def test_windows_wait_from_the_first_reading_on_and_late_readings_open_them_agai
     assert waiting_from(node) == MINUTE
     mark = node.apply(mark_roll_ups([("greenhouse", "t")])).index
     node.apply(write([65 * 10**9], [3.0], "greenhouse", "t"))
-    assert only(node.apply(rolled(node, mark, 3 * MINUTE, {MINUTE: 1.0, 2 * MINUTE: 2.0})))[0] is Verdict.APPLIED
+    assert (
+        only(node.apply(rolled(node, mark, 3 * MINUTE, {MINUTE: 1.0, 2 * MINUTE: 2.0})))[0] is Verdict.APPLIED
+    )
     assert waiting_from(node) == MINUTE, "the late reading came after the mark"
     assert times_of(node, "t@1m.mean", "greenhouse") == [MINUTE, 2 * MINUTE]
     again = node.apply(mark_roll_ups([("greenhouse", "t")])).index
