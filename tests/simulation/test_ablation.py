@@ -1,242 +1,143 @@
-"""One guard off, and the named checker catches it; on, the same seed or script passes.
+"""One guard off, and the named checker catches it; on, the same script or seed passes.
 
-Where random seeds reach the hazard, the first of a few that fails is taken; where they don't, a script leads there.
+A script leads to each hazard; where every seed does, a few seeds do as well. What only shows on the plain library is
+in test_ablation_library.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
+from dataclasses import dataclass, field
 
 import pytest
-from pysyncobj import SyncObj
 
-from appliance.consensus import guard, reconcile
-from appliance.consensus.core import Core
-from appliance.consensus.engine import Engine
-from appliance.consensus.guard import Guard
-from appliance.consensus.promises import Promises
-from appliance.consensus.reads import ReadDone, Reads
-from appliance.consensus.reconcile import Accepted, ReadableLog, Rejected
-from appliance.errors import NotApplied
-from appliance.model import Configuration, Entry, MemberId, Position
-from appliance.node.acquaintance import Acquaintances
-from appliance.node.core import NodeCore
-from appliance.node.proposals import Proposals
-from raftberry.internal.v1 import peer_pb2
+from tests.simulation import ablation_guards as guards
+from tests.simulation import ablation_scripts as scripts
 from tests.simulation.failure import CheckFailed
-from tests.simulation.node import Machine, Process
-from tests.simulation.schedule import SECOND_NS
-from tests.simulation.script import calm_world, finish, follower_of, leader_of, run_until
+from tests.simulation.mutation import Patch
 from tests.simulation.swarm import run_seed
-from tests.simulation.world import Plan, World
+from tests.simulation.world import Plan
 
-Ablate = Callable[[pytest.MonkeyPatch], None]
-
-# by seeds ------------------------------------------------------------------------------------------------
+SECOND_NS = 1_000_000_000
 
 
-def promise_at_once(patch: pytest.MonkeyPatch) -> None:
-    """H1: acks, votes and vote requests leave before the journal is durable."""
+@dataclass(frozen=True, slots=True)
+class Case:
+    """checks: any of these is the right one to notice."""
 
-    def make(self: Promises, member: MemberId, frame: peer_pb2.Frame) -> bool:
-        self._replica.send(member, frame)
-        return True
+    hazard: str
+    ablate: Callable[[Patch], None]
+    script: Callable[[], None]
+    checks: set[str] = field(default_factory=set)
 
-    patch.setattr(Promises, "make", make)
-
-
-def commit_alone_before_durable(patch: pytest.MonkeyPatch) -> None:
-    """H1: a cluster of one commits at once."""
-    patch.setattr(Core, "_SyncObj__getEntries", SyncObj._SyncObj__getEntries)
-
-
-def count_acks_beyond_own_disk(patch: pytest.MonkeyPatch) -> None:
-    """H1: the leader commits by its followers' disks before its own."""
-
-    def count_ack(self: Guard, member: MemberId) -> None:
-        following, index = self.core.next_index(member), self._acknowledged[member] + 1
-        self.core.receive(
-            member, {"type": "next_node_idx", "reset": False, "success": True, "next_node_idx": index}
-        )
-        self.core.keep_next_index(member, following)
-
-    patch.setattr(Guard, "_count_ack", count_ack)
+    @property
+    def name(self) -> str:
+        return f"{self.hazard}_{self.ablate.__name__}"
 
 
-def read_without_a_round(patch: pytest.MonkeyPatch) -> None:
-    """H18: a leader answers reads without asking whether it still leads."""
+CASES = (
+    Case("h2", guards.truncate_always, scripts.deliver_entries_twice, {"index_order"}),
+    Case("h3", guards.move_next_index_back, scripts.acks_trail_the_entries, {"sent_once"}),
+    Case("h4", guards.step_back_by_one, scripts.a_long_tail_conflicts, {"converged"}),
+    Case("h4", guards.believe_every_rejection, scripts.a_rejection_points_beyond_the_log, {"converged"}),
+    Case(
+        "h5", guards.count_acks_of_older_terms, scripts.an_ack_arrives_two_terms_late, {"durable_on_majority"}
+    ),
+    Case("h5", guards.hear_strangers, scripts.a_stranger_answers, {"no_bug"}),
+    Case(
+        "h6", guards.commit_what_was_not_matched, scripts.a_tail_is_left_unmatched, {"state_machine_safety"}
+    ),
+    Case(
+        "h7",
+        guards.install_always,
+        scripts.deliver_a_snapshot_twice,
+        {"local_reads_monotonic", "index_order"},
+    ),
+    Case(
+        "h8",
+        guards.splice_transfers,
+        scripts.a_second_transfer_follows_the_first,
+        {"state_machine_safety", "state_hash", "content"},
+    ),
+    Case("h8", guards.take_any_chunk, scripts.a_bit_flips_in_a_chunk, {"state_hash", "content"}),
+    Case(
+        "h8", guards.acknowledge_a_failed_install, scripts.a_bit_flips_in_a_chunk, {"promise_is_durable"}
+    ),
+    Case(
+        "h9",
+        guards.take_answers_to_a_former_life,
+        scripts.an_operation_outlives_the_process_that_sent_it,
+        {"acknowledged_is_applied"},
+    ),
+    Case("h9", guards.believe_every_refusal, scripts.depose_a_leader_behind_a_follower, {"exactly_once"}),
+    Case("h10", guards.wait_for_ever, scripts.the_leader_of_a_caller_is_cut_off, {"answered_in_time"}),
+    Case("h11", guards.raise_refusals, scripts.a_condition_fails, {"no_bug"}),
+    Case("h12", guards.send_in_parts, scripts.an_entry_is_large, {"no_bug"}),
+    Case("h15", guards.send_without_bound, scripts.a_follower_takes_nothing, {"under_way_is_bounded"}),
+    Case("h15", guards.push_the_whole_snapshot, scripts.a_follower_takes_no_chunk, {"under_way_is_bounded"}),
+    Case("h15", guards.spin_for_a_snapshot, scripts.the_log_begins_behind_a_follower, {"the_loop_ends"}),
+    Case("h16", guards.count_repeated_votes, scripts.a_vote_comes_twice, {"election_safety"}),
+    Case("h16", guards.ignore_older_terms, scripts.a_candidate_is_left_behind, {"converged"}),
+    Case(
+        "h16", guards.stand_without_a_pre_vote, scripts.a_follower_returns_from_a_partition, {"stable_leader"}
+    ),
+    Case("h16", guards.believe_in_a_broken_stream, scripts.the_leader_is_killed, {"prompt_succession"}),
+    Case("h17", guards.lead_for_half_a_minute, scripts.the_leader_is_cut_off, {"no_lonely_leader"}),
+    Case(
+        "h17", guards.take_own_commits_for_signs_of_life, scripts.the_leader_is_cut_off, {"no_lonely_leader"}
+    ),
+    Case(
+        "h18",
+        guards.read_without_a_round,
+        scripts.the_leader_that_was_deposed_is_asked,
+        {"linearizable_reads"},
+    ),
+    Case(
+        "h18",
+        guards.read_before_the_terms_first_commit,
+        scripts.a_new_leader_is_asked_at_once,
+        {"linearizable_reads"},
+    ),
+    Case("h21", guards.start_as_the_library_does, scripts.all_restart_behind_a_checkpoint, {"index_order"}),
+    Case("h22", guards.transfer_without_a_pause, scripts.leadership_moves_under_load, {"handed_over"}),
+    Case("h22", guards.pause_without_end, scripts.the_heir_is_gone, {"answered_in_time"}),
+    Case("h23", guards.let_the_library_truncate, scripts.a_tail_conflicts_that_is_not_in_memory, {"no_bug"}),
+    Case("amnesia", guards.believe_every_disk, scripts.an_old_card_is_put_back, {"convergence", "amnesia"}),
+)
 
-    def ask(self: Reads, done: ReadDone) -> None:
-        done(self._core.raftCommitIndex if self._core.is_leader else None)
 
-    patch.setattr(Reads, "ask", ask)
-
-
-def believe_every_disk(patch: pytest.MonkeyPatch) -> None:
-    """Design, section 5: nobody compares a peer with what it acknowledged."""
-    patch.setattr(Acquaintances, "_judge_memory", lambda *_: None)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_script_misses_the_guard_that_is_off(monkeypatch: pytest.MonkeyPatch, case: Case) -> None:
+    case.script()
+    with monkeypatch.context() as patch:
+        case.ablate(patch)
+        with pytest.raises(CheckFailed) as failed:
+            case.script()
+    assert failed.value.check in case.checks, failed.value
 
 
 @pytest.mark.parametrize(
-    ("ablate", "checks", "size", "seeds"),
+    ("ablate", "checks", "size"),
     [
-        (promise_at_once, {"promise_is_durable"}, 3, range(3)),
-        (commit_alone_before_durable, {"durable_on_majority", "index_order"}, 1, range(3)),
-        (count_acks_beyond_own_disk, {"durable_on_majority", "index_order"}, 3, range(5)),
-        (read_without_a_round, {"linearizable_reads"}, 5, range(40)),
-        (
-            believe_every_disk,
-            {"amnesia", "convergence", "durable_index", "promise_is_durable"},
-            None,
-            range(80),
-        ),
+        (guards.promise_at_once, {"promise_is_durable"}, 3),
+        (guards.commit_alone_before_durable, {"durable_on_majority", "index_order"}, 1),
+        (guards.count_acks_beyond_own_disk, {"durable_on_majority", "index_order"}, 3),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-def test_a_guard_that_is_off_is_missed(
-    monkeypatch: pytest.MonkeyPatch, ablate: Ablate, checks: set[str], size: int | None, seeds: range
+def test_any_of_a_few_seeds_misses_the_rule_of_the_pipeline(
+    monkeypatch: pytest.MonkeyPatch, ablate: Callable[[Patch], None], checks: set[str], size: int
 ) -> None:
+    """H1."""
     with monkeypatch.context() as patch:
         ablate(patch)
-        failed = next(
-            (report for report in (run_seed(Plan(seed, size)) for seed in seeds) if report.failure), None
-        )
+        reports = (run_seed(_short(seed, size)) for seed in range(5))
+        failed = next((report for report in reports if report.failure), None)
     assert failed is not None, "no seed missed the guard"
     assert failed.failure is not None
     assert failed.failure.partition(":")[0] in checks, failed.failure
-    assert run_seed(Plan(failed.seed, size)).failure is None
+    assert run_seed(_short(failed.seed, size)).failure is None
 
 
-# by scripts ----------------------------------------------------------------------------------------------
-
-
-def truncate_always(patch: pytest.MonkeyPatch) -> None:
-    """H2: every AppendEntries cuts off all that follows its previous entry."""
-
-    def cut(
-        log: ReadableLog, previous: Position, entries: list[Entry], commit_index: int
-    ) -> Accepted | Rejected:
-        verdict = reconcile.reconcile(log, previous, entries, commit_index)
-        if isinstance(verdict, Rejected):
-            return verdict
-        last = entries[-1][1] if entries else previous.index
-        conflict = previous.index + 1 if log.last.index > previous.index else None
-        return Accepted(previous, entries, last, conflict)
-
-    def resolve(self: Guard, _: MemberId, verdict: Accepted) -> None:
-        if verdict.conflict_index is not None:
-            self._replica.log.truncate_from(verdict.conflict_index)
-
-    patch.setattr(guard, "reconcile", cut)
-    patch.setattr(Guard, "_resolve_conflict", resolve)
-
-
-def install_always(patch: pytest.MonkeyPatch) -> None:
-    """H7: a snapshot clears a log that already holds its last entry."""
-
-    def install(self: Engine, position: Position, configuration: Configuration) -> None:
-        self._replica.log.reset(position, configuration)
-        self._core.installed(position)
-
-    patch.setattr(NodeCore, "_is_snapshot_needed", lambda *_: True)
-    patch.setattr(Engine, "install", install)
-
-
-def believe_every_refusal(patch: pytest.MonkeyPatch) -> None:
-    """H9, H10: the refusal of a forward that was sent twice is taken for the outcome of both."""
-
-    def refused(self: Proposals, requests: list[int], *, is_overload: bool) -> None:
-        self._requeue([request for request in requests if request in self._sent])
-
-    patch.setattr(Proposals, "refused", refused)
-
-
-class Tape:
-    """Frames of some kinds that reached a process, to be delivered again: a network that repeats itself."""
-
-    def __init__(self, process: Process, kind: str) -> None:
-        self._process, self._kind, self._deliver = process, kind, process.on_frame
-        self.frames: list[tuple[MemberId, bytes]] = []
-        process.on_frame = self._record  # type: ignore[method-assign]
-
-    def _record(self, member: MemberId, data: bytes) -> None:
-        if peer_pb2.Frame.FromString(data).HasField(self._kind):
-            self.frames.append((member, data))
-        self._deliver(member, data)
-
-    def replay(self, world: World) -> None:
-        assert self.frames, f"no {self._kind} was seen"
-        for member, data in list(self.frames):
-            self._process.call(partial(self._deliver, member, data))
-            world.run_for(SECOND_NS // 100)
-
-
-def deliver_entries_twice() -> None:
-    with calm_world(is_tiny=False) as world:
-        process = follower_of(world).process
-        assert process is not None
-        tape = Tape(process, "append_entries")
-        world.run_for(SECOND_NS)
-        del tape.frames[20:]
-        tape.replay(world)
-        finish(world)
-
-
-def deliver_a_snapshot_twice() -> None:
-    with calm_world() as world:
-        machine = follower_of(world)
-        machine.crash()
-        world.run_for(2 * SECOND_NS)
-        world.restart(machine)
-        assert machine.process is not None
-        tape = Tape(machine.process, "snapshot_chunk")
-        world.run_for(3 * SECOND_NS)
-        tape.replay(world)
-        world.run_for(SECOND_NS)
-        finish(world)
-
-
-def depose_a_leader_behind_a_follower(seed: int = 1) -> None:
-    """A follower hears neither of its write's commit nor of the new leader, and sends it again to the old one."""
-    with calm_world(seed, is_tiny=False) as world:
-        for _ in range(4):
-            leader, follower = leader_of(world), follower_of(world)
-            heir = next(machine for machine in world.machines if machine not in (leader, follower))
-            for machine in (leader, heir):
-                world.network.slow(machine.member_id, follower.member_id, SECOND_NS)
-            world.run_for(SECOND_NS // 20)
-            run_until(world, partial(hand_over, leader, heir))
-            world.network.break_link(leader.member_id, follower.member_id)
-            world.network.slow(leader.member_id, follower.member_id, 0)
-            world.run_for(2 * SECOND_NS)
-        finish(world)
-
-
-def hand_over(leader: Machine, heir: Machine) -> bool:
-    assert leader.process is not None
-    assert heir.process is not None
-    with suppress(NotApplied):
-        leader.process.core.begin_transfer(heir.name)
-    return heir.process.core.engine.is_leader
-
-
-@pytest.mark.parametrize(
-    ("ablate", "script", "checks"),
-    [
-        (truncate_always, deliver_entries_twice, {"index_order"}),
-        (install_always, deliver_a_snapshot_twice, {"local_reads_monotonic", "index_order"}),
-        (believe_every_refusal, depose_a_leader_behind_a_follower, {"exactly_once"}),
-    ],
-    ids=["truncate_always", "install_always", "believe_every_refusal"],
-)
-def test_a_script_misses_the_guard_that_is_off(
-    monkeypatch: pytest.MonkeyPatch, ablate: Ablate, script: Callable[[], None], checks: set[str]
-) -> None:
-    script()
-    with monkeypatch.context() as patch:
-        ablate(patch)
-        with pytest.raises(CheckFailed) as failed:
-            script()
-    assert failed.value.check in checks, failed.value
+def _short(seed: int, size: int) -> Plan:
+    return Plan(seed, size, fault_ns=5 * SECOND_NS)
