@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from functools import partial
 
 from appliance.consensus import ConsensusOptions, flow, log, snapshot
 from appliance.consensus.guard import Guard
@@ -16,9 +15,9 @@ from appliance.errors import NotApplied
 from appliance.model import MemberId, Role
 from appliance.node import snapshot_sender
 from appliance.node.options import NodeOptions
-from raftberry.internal.v1 import peer_pb2
 from appliance.state.operations import delete_key
 from appliance.storage.store import Record
+from raftberry.internal.v1 import peer_pb2
 from tests.simulation.checkers import Checker
 from tests.simulation.failure import CheckFailed, require
 from tests.simulation.node import Machine, Process
@@ -27,92 +26,30 @@ from tests.simulation.script import (
     Stage,
     calm_world,
     finish,
-    follower_of,
-    isolate,
     leader_of,
     process_of,
     run_until,
     stage,
 )
-from tests.simulation.world import World
 
 SMALL = NodeOptions(watch_keep_bytes=0, checkpoint_bytes_min=1 << 40)
 """The log is trimmed as soon as a checkpoint that the script asks for allows it."""
 
 
-# H2, H7, H9, H10: with clients at work -------------------------------------------------------------------
+# H2 to H6: the log ---------------------------------------------------------------------------------------
 
 
-class Tape:
-    """Frames of some kinds that reached a process, to be delivered again: a network that repeats itself."""
-
-    def __init__(self, process: Process, kind: str) -> None:
-        self._process, self._kind, self._deliver = process, kind, process.on_frame
-        self.frames: list[tuple[MemberId, bytes]] = []
-        process.on_frame = self._record  # type: ignore[method-assign]
-
-    def _record(self, member: MemberId, data: bytes) -> None:
-        if peer_pb2.Frame.FromString(data).HasField(self._kind):  # type: ignore[arg-type]
-            self.frames.append((member, data))
-        self._deliver(member, data)
-
-    def replay(self, world: World) -> None:
-        assert self.frames, f"no {self._kind} was seen"
-        for member, data in list(self.frames):
-            self._process.call(partial(self._deliver, member, data))
-            world.run_for(SECOND_NS // 100)
-
-
-def deliver_entries_twice() -> None:
-    with calm_world(is_tiny=False) as world:
-        process = follower_of(world).process
-        assert process is not None
-        tape = Tape(process, "append_entries")
-        world.run_for(SECOND_NS)
-        del tape.frames[20:]
-        tape.replay(world)
-        finish(world)
-
-
-def deliver_a_snapshot_twice() -> None:
-    with calm_world() as world:
-        machine = follower_of(world)
-        machine.crash()
-        world.run_for(2 * SECOND_NS)
-        world.restart(machine)
-        assert machine.process is not None
-        tape = Tape(machine.process, "snapshot_chunk")
-        world.run_for(3 * SECOND_NS)
-        tape.replay(world)
-        world.run_for(SECOND_NS)
-        finish(world)
-
-
-def depose_a_leader_behind_a_follower(seed: int = 0) -> None:
-    """A follower hears neither of its write's commit nor of the new leader, and sends it again to the old one."""
-    with calm_world(seed, is_tiny=False) as world:
-        for _ in range(4):
-            leader, follower = leader_of(world), follower_of(world)
-            heir = next(machine for machine in world.machines if machine not in (leader, follower))
-            for machine in (leader, heir):
-                world.network.slow(machine.member_id, follower.member_id, SECOND_NS)
-            world.run_for(SECOND_NS // 20)
-            run_until(world, partial(hand_over, leader, heir))
-            world.network.break_link(leader.member_id, follower.member_id)
-            world.network.slow(leader.member_id, follower.member_id, 0)
-            world.run_for(2 * SECOND_NS)
-        finish(world)
-
-
-def hand_over(leader: Machine, heir: Machine) -> bool:
-    assert leader.process is not None
-    assert heir.process is not None
-    with suppress(NotApplied):
-        leader.process.core.begin_transfer(heir.name)
-    return heir.process.core.engine.is_leader
-
-
-# H3, H4, H5, H6: the log on a stage ----------------------------------------------------------------------
+def entries_come_twice() -> None:
+    """An old AppendEntries says nothing of what a follower acknowledged since."""
+    with stage() as s:
+        leader, follower, _ = s.nodes
+        s.elect(leader)
+        for _ in range(5):
+            s.propose(leader, 1)
+            s.wait(20)
+        s.links.repeat(leader.member_id, follower.member_id, "append_entries", 0)
+        s.wait(50)
+        s.finish()
 
 
 class SentOnce(Checker):
@@ -161,9 +98,7 @@ def a_long_tail_conflicts() -> None:
         s.links.delay_ns = 10 * MILLISECOND_NS
         s.connect(new, old)
         caught_up = process_of(new).core.engine.commit_index
-        s.until(
-            lambda: process_of(old).core.engine.applied_index >= caught_up, "converged", within_ms=2_500
-        )
+        s.until(lambda: process_of(old).core.engine.applied_index >= caught_up, "converged", within_ms=2_500)
         s.finish()
 
 
@@ -294,6 +229,20 @@ def a_second_transfer_follows_the_first() -> None:
         s.finish()
 
 
+def a_snapshot_comes_twice() -> None:
+    """When it comes for the second time the follower has acknowledged more."""
+    with stage(node=SMALL) as s:
+        leader, follower = fall_behind_the_log(s)
+        s.release(leader, follower)
+        s.release(follower, leader)
+        s.wait(500)
+        s.propose(leader, 5)
+        s.wait(100)
+        s.links.repeat(leader.member_id, follower.member_id, "snapshot_chunk", 0, 100)
+        s.wait(500)
+        s.finish()
+
+
 def whole_records(records: Iterable[Record]) -> Iterator[bytes]:
     """As encode_records, with a chunk for every five records."""
     rest = list(records)
@@ -338,6 +287,25 @@ def an_operation_outlives_the_process_that_sent_it() -> None:
         s.finish()
 
 
+def a_forward_is_sent_twice() -> None:
+    """A follower hears neither of its write's commit nor of the new leader, and sends it again to the old one."""
+    with stage() as s:
+        old, new, follower = s.nodes
+        s.elect(old)
+        s.hold(old, follower)
+        s.hold(new, follower)
+        s.put(follower)
+        s.wait(50)
+        process_of(old).core.begin_transfer(new.name)
+        s.until(lambda: process_of(new).core.engine.is_leader, "handed_over")
+        s.cut(old, follower)
+        s.connect(old, follower)
+        s.wait(100)
+        s.release(new, follower)
+        s.wait(200)
+        s.finish()
+
+
 def the_leader_of_a_caller_is_cut_off() -> None:
     with stage() as s:
         leader = s.nodes[0]
@@ -375,13 +343,15 @@ def a_follower_takes_nothing() -> None:
     """What is under way to it stays below the bound and one slice."""
     with stage() as s:
         leader, _, follower = s.nodes
+        s.replace(flow, "PEER_IN_FLIGHT_BYTES_MAX", 4_000)
+        s.replace(log, "LOG_SLICE_BYTES_MAX", 1_200)
         s.elect(leader)
         s.hold(leader, follower)
-        for _ in range(100):
+        for _ in range(40):
             s.propose(leader, 1, size=1_000)
             s.wait(5)
         most = s.links.bytes_max[(leader.member_id, follower.member_id), "live"]
-        bound = flow.PEER_IN_FLIGHT_BYTES_MAX + log.LOG_SLICE_BYTES_MAX + 10_000
+        bound = 4_000 + 1_200 + 10_000
         s.expect(most <= bound, "under_way_is_bounded")
         s.finish()
 
@@ -429,7 +399,7 @@ def a_vote_comes_twice() -> None:
         s.hold(c, a, b)
         s.until(lambda: process_of(c).core.engine.role is not Role.FOLLOWER, "elected")
         s.wait(20)
-        s.repeat(b, a, "vote")
+        s.links.repeat(b.member_id, a.member_id, "vote", -1)
         s.wait(100)
         s.finish()
 
@@ -458,14 +428,18 @@ def a_candidate_is_left_behind() -> None:
 
 def a_follower_returns_from_a_partition() -> None:
     """Nobody missed it, and nobody shall notice its return."""
-    with calm_world() as world:
-        follower, terms = follower_of(world), len(world.raft.leaders)
-        isolate(world, follower)
-        world.run_for(4 * SECOND_NS)
-        world.network.unblock_all()
-        world.run_for(3 * SECOND_NS)
-        require(len(world.raft.leaders) == terms, "stable_leader", world.describe())
-        finish(world)
+    with stage() as s:
+        leader, _, follower = s.nodes
+        s.elect(leader)
+        s.cut(follower)
+        for _ in range(3):
+            s.stand(follower)
+            s.wait(600)
+        s.connect(follower)
+        s.wait(500)
+        engine = process_of(leader).core.engine
+        s.expect(engine.is_leader and engine.term == 1, "stable_leader")
+        s.finish()
 
 
 def the_leader_is_killed() -> None:

@@ -63,9 +63,7 @@ class HandLinks:
             return False
         queue.frames.append(data)
         queue.bytes += len(data)
-        self.bytes_max[(source, target), lane] = max(
-            queue.bytes, self.bytes_max[(source, target), lane]
-        )
+        self.bytes_max[(source, target), lane] = max(queue.bytes, self.bytes_max[(source, target), lane])
         self._schedule.after(self.delay_ns, partial(self._flow, (source, target), lane))
         return True
 
@@ -104,6 +102,15 @@ class HandLinks:
     def connect(self, one: MemberId, other: MemberId) -> None:
         self._cut.discard(frozenset((one, other)))
         self._connect_later(one, other)
+
+    def repeat(self, source: MemberId, target: MemberId, kind: str, first: int, count: int = 1) -> None:
+        """Frames of a kind that arrived come again; first counts from the oldest, or, below 0, from the latest."""
+        frames = self.delivered[source, target]
+        found = [data for data in frames if peer_pb2.Frame.FromString(data).WhichOneof("kind") == kind]
+        chosen = found[first:][:count]
+        assert chosen, f"no {kind} came"
+        for data in chosen:
+            self.inject(source, target, data)
 
     def inject(self, source: MemberId, target: MemberId, data: bytes) -> None:
         """A frame that nobody sent now: a stranger's, or one that comes a second time."""

@@ -21,11 +21,11 @@ class Patch(Protocol):
 def mutate(patch: Patch, owner: type | ModuleType, name: str, old: str, new: str) -> None:
     """Put new in the place of old in owner's function or property of that name."""
     found = inspect.getattr_static(owner, name)
-    function = found.fget if isinstance(found, property) else found
+    function: Any = found.fget if isinstance(found, property) else found
     source = textwrap.dedent(inspect.getsource(function))
     assert source.count(old) == 1, f"{name} holds {source.count(old)} times: {old}"
     module = owner if isinstance(owner, ModuleType) else sys.modules[owner.__module__]
     changed: dict[str, Any] = {}
     code = compile(source.replace(old, new), f"<{name} with a mutation>", "exec", dont_inherit=True)
-    exec(code, vars(module), changed)  # noqa: S102 - a test's own text
+    exec(code, vars(module), changed)
     patch.setattr(owner, name, changed[name])

@@ -19,7 +19,7 @@ from appliance.node.options import NodeOptions
 from appliance.node.proposals import Completion
 from appliance.state import OperationResult, StateOptions
 from appliance.state.operations import put_key
-from raftberry.internal.v1 import command_pb2, peer_pb2
+from raftberry.internal.v1 import command_pb2
 from tests.simulation.failure import CheckFailed, require
 from tests.simulation.hand_links import HandLinks
 from tests.simulation.history import Attempted
@@ -188,13 +188,6 @@ class Stage:
             self.links.connect(machine.member_id, other.member_id)
         self.wait(5)
 
-    def repeat(self, source: Machine, target: Machine, kind: str) -> None:
-        """The last frame of a kind that arrived comes again."""
-        frames = self.links.delivered[source.member_id, target.member_id]
-        found = [data for data in frames if peer_pb2.Frame.FromString(data).HasField(kind)]  # type: ignore[arg-type]
-        assert found, f"no {kind} came from {source.name} to {target.name}"
-        self.links.inject(source.member_id, target.member_id, found[-1])
-
     # Raft ------------------------------------------------------------------------------------------------
 
     def stand(self, *machines: Machine) -> None:
@@ -217,10 +210,18 @@ class Stage:
             self.propose_operation(machine, put_key(f"p{self._count % 40}", self._value(size)))
 
     def propose_operation(self, machine: Machine, operation: command_pb2.Operation) -> None:
-        process, batch = process_of(machine), Batch()
+        batch = Batch()
         batch.add(operation.SerializeToString())
-        command = batch.encode(time_unix_nano=machine.clock.wall_ns(), elapsed_ns=1)
-        process.call(partial(process.core.engine.propose, command))
+        self.append(machine, batch.encode(time_unix_nano=machine.clock.wall_ns(), elapsed_ns=1))
+
+    def append(self, machine: Machine, command: bytes) -> None:
+        """An entry of any kind."""
+        process = process_of(machine)
+
+        def propose() -> None:
+            process.core.engine.propose(command)
+
+        process.call(propose)
         process.call(process.core.request_wake)
 
     def checkpoint(self, machine: Machine) -> None:

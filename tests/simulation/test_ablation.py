@@ -36,7 +36,7 @@ class Case:
 
 
 CASES = (
-    Case("h2", guards.truncate_always, scripts.deliver_entries_twice, {"index_order"}),
+    Case("h2", guards.truncate_always, scripts.entries_come_twice, {"index_order"}),
     Case("h3", guards.move_next_index_back, scripts.acks_trail_the_entries, {"sent_once"}),
     Case("h4", guards.step_back_by_one, scripts.a_long_tail_conflicts, {"converged"}),
     Case("h4", guards.believe_every_rejection, scripts.a_rejection_points_beyond_the_log, {"converged"}),
@@ -50,7 +50,7 @@ CASES = (
     Case(
         "h7",
         guards.install_always,
-        scripts.deliver_a_snapshot_twice,
+        scripts.a_snapshot_comes_twice,
         {"local_reads_monotonic", "index_order"},
     ),
     Case(
@@ -60,16 +60,14 @@ CASES = (
         {"state_machine_safety", "state_hash", "content"},
     ),
     Case("h8", guards.take_any_chunk, scripts.a_bit_flips_in_a_chunk, {"state_hash", "content"}),
-    Case(
-        "h8", guards.acknowledge_a_failed_install, scripts.a_bit_flips_in_a_chunk, {"promise_is_durable"}
-    ),
+    Case("h8", guards.acknowledge_a_failed_install, scripts.a_bit_flips_in_a_chunk, {"promise_is_durable"}),
     Case(
         "h9",
         guards.take_answers_to_a_former_life,
         scripts.an_operation_outlives_the_process_that_sent_it,
         {"acknowledged_is_applied"},
     ),
-    Case("h9", guards.believe_every_refusal, scripts.depose_a_leader_behind_a_follower, {"exactly_once"}),
+    Case("h9", guards.believe_every_refusal, scripts.a_forward_is_sent_twice, {"exactly_once"}),
     Case("h10", guards.wait_for_ever, scripts.the_leader_of_a_caller_is_cut_off, {"answered_in_time"}),
     Case("h11", guards.raise_refusals, scripts.a_condition_fails, {"no_bug"}),
     Case("h12", guards.send_in_parts, scripts.an_entry_is_large, {"no_bug"}),
