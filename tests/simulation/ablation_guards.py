@@ -112,7 +112,7 @@ def count_acks_of_older_terms(patch: Patch) -> None:
 
 def hear_strangers(patch: Patch) -> None:
     """H5: answers of nodes that are no members reach PySyncObj."""
-    mutate(patch, Guard, "receive", "member not in self._replica.voters or member ==", "member ==")
+    mutate(patch, Guard, "receive", "kind in _COUNTED and member not in self._replica.members", "False")
 
 
 def commit_what_was_not_matched(patch: Patch) -> None:
@@ -132,12 +132,8 @@ def commit_what_was_not_matched(patch: Patch) -> None:
 def install_always(patch: Patch) -> None:
     """H7: a snapshot clears a log that already holds its last entry."""
 
-    def install(self: Engine, position: Position) -> None:
-        self._replica.log.reset(position)
-        self._core.installed(position)
-
     patch.setattr(NodeCore, "_is_snapshot_needed", lambda *_: True)
-    patch.setattr(Engine, "install", install)
+    mutate(patch, Engine, "install", "not self._replica.log.holds(position)", "True")
 
 
 def splice_transfers(patch: Patch) -> None:
