@@ -20,14 +20,13 @@ Nodes to talk to, HOST:PORT separated by commas. Default: 127.0.0.1:7440.
 .TP
 .B RAFTBERRY_TRACEBACK
 Show a trace instead of one line when a command fails.
-.TP
-.B TMPDIR
-Where the one-file form of the executable unpacks itself, 90 MB, at each start. It must not be mounted noexec. What
-the Debian package installs does not unpack itself.
 .SH FILES
 .I /etc/raftberry/raftberry.toml
 .br
 .I /var/lib/raftberry
+.br
+.I /dev/shm
+The executable unpacks itself there, 100 MB, and removes that when it ends. It must not be mounted noexec.
 .SH SERVICE
 .nf
 systemctl status raftberry                 role, term, leader, readings per second, what is wrong

@@ -14,4 +14,4 @@ done
 kill -TERM $node
 wait $node || { cat "$data/log"; exit 1; }
 rm -r "$data"
-if compgen -G "/tmp/_MEI*" >/dev/null; then echo "smoke: left an unpacked folder behind"; exit 1; fi
+if compgen -G "/dev/shm/_MEI*" >/dev/null; then echo "smoke: left an unpacked folder behind"; exit 1; fi

@@ -44,7 +44,7 @@ def show(machine: Machine) -> None:
     inside = f"/srv/repository/{package.relative_to(os.environ['RAFTBERRY_REPOSITORY'])}"
     for unit in UNITS.values():
         machine.sh("systemctl", "disable", "--now", unit, is_checked=False)
-    machine.sh("apt-get", "install", "-y", "-q", inside, timeout_s=300)
+    machine.sh("apt-get", "install", "-y", "-q", inside, timeout_s=900)
     print("| | .deb, MB | installed, MB | start to active, s | RSS at rest, MB | RssAnon, MB | exposure |")
     print("|---|---|---|---|---|---|---|")
     for name, unit in UNITS.items():
@@ -78,7 +78,7 @@ def start(machine: Machine, unit: str) -> float:
     machine.sh("systemctl", "reset-failed", unit, is_checked=False)
     began = time.monotonic()
     machine.sh("systemctl", "start", unit)
-    return time.monotonic() - began + wait_until(f"{unit} is active", lambda: is_active(machine, unit), 30)
+    return time.monotonic() - began + wait_until(f"{unit} is active", lambda: is_active(machine, unit), 300)
 
 
 def is_active(machine: Machine, unit: str) -> bool:

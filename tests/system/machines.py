@@ -18,7 +18,7 @@ from typing import Final
 
 NETWORK: Final = "10.213.9"
 BRIDGE_NAMESPACE: Final = "rbt-hub"
-BOOT_TIMEOUT_S: Final = 120.0
+BOOT_TIMEOUT_S: Final = 600.0
 CLEAN_ENVIRONMENT: Final = (
     "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8", "DEBIAN_FRONTEND=noninteractive",
 )  # fmt: skip
@@ -36,7 +36,7 @@ exec systemd-nspawn --quiet --boot --directory="$2" --machine="$1" --register=no
 """
 
 
-def run(*command: str, is_checked: bool = True, timeout_s: float = 120) -> str:
+def run(*command: str, is_checked: bool = True, timeout_s: float = 600) -> str:
     """Output of a command of this host."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     if is_checked and done.returncode != 0:
@@ -44,7 +44,7 @@ def run(*command: str, is_checked: bool = True, timeout_s: float = 120) -> str:
     return done.stdout
 
 
-def wait_until(what: str, is_so: Callable[[], object], timeout_s: float = 30.0) -> float:
+def wait_until(what: str, is_so: Callable[[], object], timeout_s: float = 300.0) -> float:
     """Seconds it took; AssertionError naming what after timeout_s."""
     began = time.monotonic()
     while not is_so():
@@ -153,7 +153,7 @@ class Machine:
                 return subprocess.run(enter, capture_output=True, check=False).returncode == 0
         return False
 
-    def sh(self, *command: str, is_checked: bool = True, timeout_s: float = 120) -> str:
+    def sh(self, *command: str, is_checked: bool = True, timeout_s: float = 600) -> str:
         """Run as root inside."""
         return run(
             "nsenter", "-t", str(self._leader), "-a", *CLEAN_ENVIRONMENT, *command,
@@ -163,7 +163,7 @@ class Machine:
     def status_of(self, command: str) -> int:
         """Exit status of a shell command."""
         words = ("nsenter", "-t", str(self._leader), "-a", *CLEAN_ENVIRONMENT, "sh", "-c", command)
-        return subprocess.run(words, capture_output=True, timeout=120, check=False).returncode
+        return subprocess.run(words, capture_output=True, timeout=600, check=False).returncode
 
     def unit(self, *names: str) -> dict[str, str]:
         """Properties of raftberry.service."""
@@ -179,7 +179,7 @@ class Machine:
             return
         self._nspawn.send_signal(signal.SIGTERM)
         try:
-            self._nspawn.wait(40)
+            self._nspawn.wait(120)
         except subprocess.TimeoutExpired:
             self.kill()
         self._nspawn = None
@@ -189,7 +189,7 @@ class Machine:
         if self._nspawn is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._leader, signal.SIGKILL)
-            self._nspawn.wait(40)
+            self._nspawn.wait(120)
             self._nspawn = None
 
     def reboot(self) -> float:

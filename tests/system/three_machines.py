@@ -15,9 +15,10 @@ from tests.process.nodes import ROOT
 from tests.system.conftest import NAMES, Sensor, Site
 from tests.system.machines import Machine, wait_until
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1_800)
 
-BACK_S = 40.0
+BACK_S = 300.0
+"""On an idle host a node is back after seconds; the test runs beside other work too."""
 SOURCES = """\
 Types: deb
 URIs: file:/srv/repository
@@ -29,7 +30,7 @@ A_YEAR_S = 365 * 24 * 3_600
 
 
 def install(machine: Machine, what: str = "raftberry") -> str:
-    return machine.sh("apt-get", "install", "-y", "-q", what, timeout_s=300)
+    return machine.sh("apt-get", "install", "-y", "-q", what, timeout_s=900)
 
 
 def wait_until_back(machine: Machine) -> float:
@@ -72,6 +73,13 @@ def test_what_is_installed_is_a_usable_cluster_of_one(site: Site) -> None:
         "it listens beyond loopback"
     )
     assert machine.sh("stat", "-c", "%a %U", "/var/lib/raftberry").strip() == "700 raftberry"
+
+
+def test_a_command_leaves_nothing_and_writes_nothing_to_the_card(site: Site) -> None:
+    machine = site.machines["pi-1"]
+    assert machine.sh("sh", "-c", "stat -f -c %T /dev/shm").strip() == "tmpfs"
+    machine.sh("raftberry", "version")
+    assert machine.sh("find", "/dev/shm", "/tmp", "/var/tmp", "-name", "_MEI*").strip() == ""
 
 
 def test_the_unit_is_locked_down(site: Site) -> None:
@@ -121,12 +129,15 @@ def test_a_killed_node_comes_back_by_itself(site: Site) -> None:
         )
         took = wait_until_back(machine)
         site.note(f"{machine.name}: SIGKILL, back {took:.1f} s after the restart; {site.writes(1)}")
+        process = machine.unit("MainPID")["MainPID"]
+        unpacked = machine.sh("ls", f"/proc/{process}/root/dev/shm").split()
+        assert len(unpacked) == 1, f"what the killed process had unpacked is still there: {unpacked}"
 
 
 def test_a_frozen_process_is_restarted_by_the_watchdog(site: Site) -> None:
     machine = site.machines["pi-2"]
-    before = machine.unit("NRestarts", "MainPID")
-    machine.sh("kill", "-STOP", before["MainPID"])
+    before = machine.unit("NRestarts")
+    machine.sh("systemctl", "kill", "-s", "STOP", "raftberry")
     took = wait_until(
         "the watchdog restarts it",
         lambda: int(machine.unit("NRestarts")["NRestarts"]) > int(before["NRestarts"]),
@@ -157,7 +168,7 @@ def test_a_leader_without_its_cable_is_replaced(site: Site) -> None:
 def test_a_full_disk_stops_one_node_until_there_is_space(site: Site) -> None:
     machine = site.machines["pi-3"]
     machine.sh("sh", "-c", "cat /dev/zero > /var/lib/raftberry/ballast", is_checked=False)
-    wait_until("a commit fails", lambda: int(machine.unit("NRestarts")["NRestarts"]) > 0, 60)
+    wait_until("a commit fails", lambda: int(machine.unit("NRestarts")["NRestarts"]) > 0)
     assert site.writes(3)["acknowledged"] > 0, "the two others go on"
     machine.sh("rm", "/var/lib/raftberry/ballast")
     took = wait_until_back(machine)
@@ -196,10 +207,9 @@ def test_a_reload_changes_the_log_level_in_the_running_process(site: Site) -> No
     before = machine.unit("MainPID")
     machine.write("/etc/raftberry/conf.d/log.toml", '[log]\nlevel = "debug"\n')
     machine.sh("systemctl", "reload", "raftberry")
-    wait_until(
-        "it says so",
-        lambda: machine.status_of("journalctl -u raftberry -o cat | grep 'reloaded level=debug'") == 0,
-    )
+    found = "journalctl -u raftberry -o cat | grep -c 'reloaded level=debug'"
+    wait_until("it says so", lambda: machine.status_of(found) == 0, BACK_S)
+    assert machine.sh("sh", "-c", found).strip() == "1", "the signal arrives once, although two processes run"
     (machine.root / "etc/raftberry/conf.d/log.toml").unlink()
     machine.sh("systemctl", "reload", "raftberry")
     assert (machine.unit("MainPID"), machine.is_active()) == (before, True)
@@ -211,7 +221,7 @@ def test_apt_upgrades_node_by_node_under_load(site: Site) -> None:
     for machine in site.machines.values():
         machine.sh("sh", "-c", "echo '# edited by the operator' >> /etc/raftberry/raftberry.toml")
         machine.sh("apt-get", "update", "-q")
-        machine.sh("apt-get", "upgrade", "-y", "-q", "-o", "Dpkg::Options::=--force-confold", timeout_s=300)
+        machine.sh("apt-get", "upgrade", "-y", "-q", "-o", "Dpkg::Options::=--force-confold", timeout_s=900)
         wait_until_back(machine)
         assert (
             machine.sh("dpkg-query", "-W", "-f", "${Version}", "raftberry")
@@ -225,7 +235,7 @@ def test_a_downgrade_across_formats_is_refused_with_a_reason(site: Site) -> None
     publish("RAFTBERRY_FAR_DEB")
     machine = site.machines["pi-3"]
     machine.sh("apt-get", "update", "-q")
-    machine.sh("apt-get", "upgrade", "-y", "-q", timeout_s=300)
+    machine.sh("apt-get", "upgrade", "-y", "-q", timeout_s=900)
     wait_until_back(machine)
     old = os.environ["RAFTBERRY_FAR_DEB_BEFORE"]
     refused = machine.sh("sh", "-c", f"dpkg -i {old} 2>&1", is_checked=False)

@@ -20,17 +20,25 @@ import grpc
 from raftberry.v1 import cluster_pb2, cluster_pb2_grpc, maintenance_pb2, maintenance_pb2_grpc
 from tests.process.client import readings_of, write_request
 from tests.process.nodes import CHANNEL_OPTIONS, ROOT
-from tests.process.writers import FIRST_TIME, TimedWriter, UntimedWriter
+from tests.process.writers import FIRST_TIME, TimedWriter, UntimedWriter, Writer
 
 CUT: Final = "cut"
 CLIENT_PORT: Final = 18_460
 PEER_PORT: Final = 18_461
-OTHERS: Final = {"a": (18_440, 18_441), "b": (18_450, 18_451)}
+OTHERS: Final = {"a": (18_440, 18_441, 18_442), "b": (18_450, 18_451, 18_452)}
+"""Ports for clients, peers and the web, below those that the kernel gives to connections."""
+
+CALL_S: Final = 300.0
+"""The machine is emulated, and the host may be busy."""
+
+DOWN_S: Final = 1_800.0
+"""How long a writer goes on trying while the machine is without power or starts."""
 
 GUEST_ENVIRONMENT: Final = {
     "RAFTBERRY_NODE__NAME": CUT,
     "RAFTBERRY_CLIENT__ADDRESS": "0.0.0.0:7440",
     "RAFTBERRY_PEER__ADDRESS": "0.0.0.0:7441",
+    "RAFTBERRY_WEB__ADDRESS": "127.0.0.1:7442",
     "RAFTBERRY_SECURITY__INSECURE": "true",
     # Every checkpoint is followed by a trim.
     "RAFTBERRY_WATCH__KEEP_BYTES": "1KiB",
@@ -64,11 +72,11 @@ class Node:
         return answer
 
     def checkpoint(self) -> grpc.Future:
-        return self.maintenance.Checkpoint.future(maintenance_pb2.CheckpointRequest(), timeout=30)
+        return self.maintenance.Checkpoint.future(maintenance_pb2.CheckpointRequest(), timeout=CALL_S)
 
     def transfer(self, target: str) -> grpc.Future:
         return self.cluster.TransferLeadership.future(
-            cluster_pb2.TransferLeadershipRequest(target=target), timeout=10
+            cluster_pb2.TransferLeadershipRequest(target=target), timeout=CALL_S
         )
 
     def serving(self, timeout_s: float) -> cluster_pb2.GetStatusResponse:
@@ -90,72 +98,89 @@ class Others:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self.nodes = {name: Node(client) for name, (client, _) in OTHERS.items()}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.nodes = {name: Node(client) for name, (client, _, _) in OTHERS.items()}
 
     def start(self) -> None:
         members = ",".join(
             [
-                *(f"{name}=127.0.0.1:{peer}" for name, (_, peer) in OTHERS.items()),
+                *(f"{name}=127.0.0.1:{peer}" for name, (_, peer, _) in OTHERS.items()),
                 f"{CUT}=127.0.0.1:{PEER_PORT}",
             ]
         )
-        for name, (client, peer) in OTHERS.items():
+        for name, (client, peer, web) in OTHERS.items():
             environment = {
                 key: value
                 for key, value in GUEST_ENVIRONMENT.items()
                 if "ADDRESS" not in key and "NAME" not in key
             }
             log = (self._folder / f"{name}.log").open("ab")
-            self._processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "appliance", "serve", "--name", name, "--data", str(self._folder / name),
-                     "--client-address", f"127.0.0.1:{client}", "--peer-address", f"127.0.0.1:{peer}",
-                     "--initial-members", members],
-                    stdout=log, stderr=log, cwd=ROOT,
-                    env={**os.environ, **environment, "PYTHONPATH": f"{ROOT}:{ROOT / 'generated'}"},
-                )
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, "-m", "appliance", "serve", "--name", name, "--data", str(self._folder / name),
+                 "--client-address", f"127.0.0.1:{client}", "--peer-address", f"127.0.0.1:{peer}",
+                 "--web-address", f"127.0.0.1:{web}", "--initial-members", members],
+                stdout=log, stderr=log, cwd=ROOT,
+                env={**os.environ, **environment, "PYTHONPATH": f"{ROOT}:{ROOT / 'generated'}"},
             )  # fmt: skip
 
-    def leader(self) -> Node | None:
-        """Of the two; None while the machine leads or nobody does."""
-        for node in self.nodes.values():
+    def leader(self) -> str:
+        """Its name; empty while the machine leads or nobody does."""
+        for name, node in self.nodes.items():
             found = node.status()
             if found is not None and found.role == cluster_pb2.ROLE_LEADER:
-                return node
-        return None
+                return name
+        return ""
+
+    def pause(self, name: str) -> None:
+        self._processes[name].send_signal(signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        self._processes[name].send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
-        for process in self._processes:
-            process.send_signal(signal.SIGTERM)
-        for process in self._processes:
-            process.wait(30)
+        """At once: what they hold is not looked at any more."""
+        for process in self._processes.values():
+            process.kill()
+            process.wait()
         for node in self.nodes.values():
             node.close()
 
 
 def guest_members() -> str:
     """The founders as the machine reaches them: its user network calls this host 10.0.2.2."""
-    others = ",".join(f"{name}=10.0.2.2:{peer}" for name, (_, peer) in OTHERS.items())
+    others = ",".join(f"{name}=10.0.2.2:{peer}" for name, (_, peer, _) in OTHERS.items())
     return f"{others},{CUT}=127.0.0.1:7441"
+
+
+class Patient(Writer):
+    """A writer that waits for as long as the machine may be down."""
+
+    def deadline(self) -> float:
+        return min(self._end, time.monotonic() + DOWN_S)
+
+
+class PatientTimed(Patient, TimedWriter):
+    pass
+
+
+class PatientUntimed(Patient, UntimedWriter):
+    pass
 
 
 class Writers:
     """Two series that are written all the time; each write is repeated until it is acknowledged."""
 
     def __init__(self, endpoints: list[str], life: int) -> None:
-        self._timed = TimedWriter(f"timed-{life}", endpoints, first=0)
-        self._untimed = UntimedWriter(f"untimed-{life}", endpoints, first=len(endpoints) - 1)
+        self._timed = PatientTimed(f"timed-{life}", endpoints, first=0)
+        self._untimed = PatientUntimed(f"untimed-{life}", endpoints, first=len(endpoints) - 1)
         self.all = (self._timed, self._untimed)
         for writer in self.all:
             writer.start()
 
     def counts(self) -> tuple[int, int]:
-        return self._timed.acknowledged, self._untimed.acknowledged
-
-    def stop(self) -> None:
         for writer in self.all:
-            writer.stop()
+            assert writer.failure is None, f"{writer.name}: {writer.failure}"
+        return self._timed.acknowledged, self._untimed.acknowledged
 
     def abandon(self) -> None:
         """The node they wrote to is gone for good."""
@@ -188,4 +213,4 @@ def write_ballast(node: Node, rng: random.Random, *, number: int, readings: int)
             request_serializer=type(request).SerializeToString,
             response_deserializer=lambda data: data,
         )
-        stub(request, timeout=30)
+        stub(request, timeout=CALL_S)

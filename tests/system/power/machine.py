@@ -11,13 +11,15 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 HERE: Final = Path(__file__).resolve().parent
 CLIENT_PORT: Final = 7_440
 PEER_PORT: Final = 7_441
+BOOT_S: Final = 600.0
+"""Emulated, and beside other work; half a minute on a machine that does nothing else."""
 
 
 class Machine:
@@ -40,14 +42,14 @@ class Machine:
         state, monitor = self._folder / "memory", self._folder / "monitor"
         monitor.unlink(missing_ok=True)
         self._start(["-monitor", f"unix:{monitor},server,nowait"])
-        self.wait_for_line("GUEST loaded", 180)
+        self.wait_for_line("GUEST loaded", BOOT_S)
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(monitor))
             connection.sendall(f'migrate "exec:cat > {state}.new"\nquit\n'.encode())
             while connection.recv(4_096):
                 pass
         assert self.console is not None
-        self.console.wait(60)
+        self.console.wait(BOOT_S)
         Path(f"{state}.new").rename(state)
         self.stop()
 
@@ -75,7 +77,7 @@ class Machine:
                  f"socket={self._command}", f"lie={int(self._is_lying)}"]
             )
         )  # fmt: skip
-        wait_until(lambda: nbd.exists() and self._command.exists(), 10, "the disk does not start")
+        wait_until(lambda: nbd.exists() and self._command.exists(), BOOT_S, "the disk does not start")
         client, peer = self._ports
         forward = f"hostfwd=tcp:127.0.0.1:{client}-:{CLIENT_PORT},hostfwd=tcp:127.0.0.1:{peer}-:{PEER_PORT}"
         self.console = subprocess.Popen(
@@ -102,6 +104,20 @@ class Machine:
     def has_line(self, part: str, start: int = 0) -> bool:
         with self._changed:
             return any(part in line for line in self.lines[start:])
+
+    def line_count(self) -> int:
+        with self._changed:
+            return len(self.lines)
+
+    def wait_for_any(self, parts: Sequence[str], start: int, timeout_s: float) -> str:
+        """The first of parts that stands in a line of the console from start on; empty: none came."""
+        end = time.monotonic() + timeout_s
+        with self._changed:
+            while True:
+                found = [part for line in self.lines[start:] for part in parts if part in line]
+                if found or time.monotonic() > end:
+                    return found[0] if found else ""
+                self._changed.wait(0.5)
 
     def wait_for_line(self, part: str, timeout_s: float) -> None:
         end = time.monotonic() + timeout_s
