@@ -74,16 +74,17 @@ class _Run:
             self._error = self._error or error
 
     def finish(self, threads: list[threading.Thread]) -> Measured:
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             for thread in threads:
                 thread.join()
         finally:
-            # Interrupted: no call may begin after this returns, or it would write behind the cleaning up.
+            # Interrupted, perhaps while they start: no call may begin after this, behind the cleaning up.
             self.end_s = 0.0
             for thread in threads:
-                thread.join()
+                if thread.ident is not None:
+                    thread.join()
         if self._error is not None:
             raise self._error
         self.measured.seconds = time.perf_counter() - self._began_s

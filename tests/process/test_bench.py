@@ -58,6 +58,6 @@ def test_an_interrupted_run_deletes_its_series_too(make_cluster: Callable[..., C
             if "status, 1 client" in line:
                 break
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=READY_TIMEOUT_S)
-    assert process.returncode == 130
-    assert series_of(node) == []
+        _, err = process.communicate(timeout=READY_TIMEOUT_S)
+    assert process.returncode == 130, err
+    assert series_of(node) == [], err
