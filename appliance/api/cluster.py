@@ -156,8 +156,17 @@ class MaintenanceService:
     async def Verify(
         self, request: maintenance_pb2.VerifyRequest, context: Context
     ) -> maintenance_pb2.VerifyResponse:
-        position, digest = await self._node.state_hash()
-        return maintenance_pb2.VerifyResponse(index=position.index, term=position.term, hash=digest)
+        if request.local:
+            position, digest = await self._node.state_hash()
+            return maintenance_pb2.VerifyResponse(index=position.index, term=position.term, hash=digest)
+        compared = await self._node.verify(deadline_ns=deadline_ns(context))
+        return maintenance_pb2.VerifyResponse(
+            index=compared.position.index,
+            term=compared.position.term,
+            hash=compared.own,
+            members=[maintenance_pb2.MemberHash(name=name, hash=digest) for name, digest in compared.hashes],
+            equal=compared.is_equal,
+        )
 
     async def Backup(
         self, request: maintenance_pb2.BackupRequest, context: Context

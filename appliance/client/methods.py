@@ -86,6 +86,9 @@ UPDATE_MEMBER: Final = Method(
     "ClusterService/UpdateMember", cluster_pb2.UpdateMemberRequest, cluster_pb2.UpdateMemberResponse
 )
 
+VERIFY: Final = Method(
+    "MaintenanceService/Verify", maintenance_pb2.VerifyRequest, maintenance_pb2.VerifyResponse
+)
 BACKUP: Final = Method(
     "MaintenanceService/Backup", maintenance_pb2.BackupRequest, maintenance_pb2.BackupResponse
 )

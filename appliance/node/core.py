@@ -31,6 +31,7 @@ from appliance.node.proposals import Done
 from appliance.node.snapshot_answers import SnapshotAnswers
 from appliance.node.snapshot_receiver import SnapshotReceiver
 from appliance.node.snapshot_sender import SnapshotSender
+from appliance.node.verification import Verification
 from appliance.node.workers import Workers
 from appliance.node.writing import Send, WritePath
 from appliance.state import Applied, StateMachine, StateOptions
@@ -61,7 +62,7 @@ class NodeCore:
         """Recovers journal and store: takes as long as the log behind the checkpoint takes to read."""
         self.me, self.options, self.clock = me, options, clock
         self._journal, self.store, self._link_send, self.request_wake = journal, store, send, wake
-        self.quarantine_reason = ""
+        self.quarantine_reason, self.is_removed = "", False
         self._state_options, self.workers = state_options, workers
         self.consensus_options = consensus_options
         recovered, plan = recover(journal, store)
@@ -105,13 +106,13 @@ class NodeCore:
         self.housekeeping = Housekeeping(self, plan.checkpoint, recovered.size_bytes)
         self._has_answered_read = False
         self.applied_listeners: list[Callable[[Applied], None]] = []
+        self.verification = Verification(self)
         self.upheaval_listeners: list[Callable[[], None]] = []
         """Called when the state was replaced, or this node serves no more."""
 
         self.on_store_replaced: Callable[[Store], None] = lambda _: None
         self.on_quarantined: Callable[[str], None] = lambda _: None
         self.on_removed: Callable[[str], None] = lambda _: None
-        self.is_removed = False
         self._heard_ns: dict[MemberId, int] = {}
 
     def _new_engine(self, applied: Position, rng: random.Random) -> Engine:
@@ -237,6 +238,8 @@ class NodeCore:
                 self.changes.on_request(member, frame.membership_request)
             case "membership_reply":
                 self.changes.on_reply(frame.membership_reply)
+            case "state_hash":
+                self.verification.on_hash(member, frame.state_hash)
             case "snapshot_chunk":
                 if frame.term >= self.log.term:
                     self.receiver.on_chunk(member, frame.snapshot_chunk)

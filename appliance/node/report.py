@@ -90,6 +90,8 @@ def _alarms(core: NodeCore, running: Running) -> tuple[str, ...]:
         alarms.append(
             "no majority has confirmed a leader within two election timeouts: writes wait or are refused"
         )
+    if core.verification.alarm:
+        alarms.append(core.verification.alarm)
     if len(core.members) == 1:
         alarms.append("cluster of one: no copy elsewhere")
     for member_id, reason in sorted(core.acquaintances.refused.items()):

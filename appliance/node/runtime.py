@@ -14,6 +14,7 @@ from appliance.errors import CorruptData, NotApplied, OutcomeUnknown, Overloaded
 from appliance.limits import CLOCK_EARLIEST_UNIX_NANO
 from appliance.model import Configuration, Position, Role
 from appliance.node.backup import encode_backup
+from appliance.node.comparison import Comparison, compare_states
 from appliance.node.core import NodeCore
 from appliance.node.events import EventSubscription
 from appliance.node.figures import Figures, figures
@@ -27,6 +28,7 @@ from appliance.node.watches import AppliedEffects, Watches
 from appliance.node.workers import ThreadWorkers
 from appliance.state import QueryChunk, QuerySpec, StateMachine
 from appliance.state.membership import Change
+from appliance.state.operations import verify_state
 from raftberry.internal.v1 import backup_pb2, command_pb2
 
 log = logging.getLogger(__name__)
@@ -229,6 +231,13 @@ class Node:
         prepared = self.state.prepare_hash(self._core.store.snapshot())
         digest = await self._workers.in_pool(prepared.run)
         return prepared.position, digest
+
+    async def verify(self, *, deadline_ns: int | None) -> Comparison:
+        """Have every member hash its state at one entry, and compare."""
+        deadline_ns = self._deadline(deadline_ns)
+        outcome = await self.write(verify_state(), deadline_ns=deadline_ns)
+        position = Position(outcome.index, outcome.term)
+        return await compare_states(self._core, position, deadline_ns)
 
     # the port: operating ---------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import NoReturn
 from appliance.consensus import EventLog
 from appliance.errors import NoLeader, Quarantined
 from appliance.model import Configuration, Position, Role
+from appliance.node.comparison import Comparison
 from appliance.node.events import EventSubscription
 from appliance.node.figures import Figures
 from appliance.node.outcome import WriteOutcome
@@ -81,6 +82,9 @@ class StandbyNode:
         self._refuse()
 
     async def backup(self, consistency: int, *, deadline_ns: int | None) -> RunningScan[bytes]:
+        self._refuse()
+
+    async def verify(self, *, deadline_ns: int | None) -> Comparison:
         self._refuse()
 
     async def state_hash(self) -> tuple[Position, bytes]:

@@ -11,12 +11,16 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from appliance.model import Member, MemberId, hex_id
+from appliance.node.identity import Self
 from appliance.node.workers import Workers
-from appliance.state import Applied, PreparedHash
+from appliance.state import Applied, StateMachine
+from appliance.storage.store import Store
 from raftberry.internal.v1 import peer_pb2
+
+HASH_BYTES: Final = 32
 
 ROUNDS_KEPT: Final = 16
 """Entries whose hashes are remembered: a slow node answers many seconds later."""
@@ -39,19 +43,27 @@ class Round:
         return len(set(self.hashes.values())) <= 1
 
 
+class Verified(Protocol):
+    """The node, as far as its state is compared."""
+
+    me: Self
+    workers: Workers
+    store: Store
+    state: StateMachine
+    applied_listeners: list[Callable[[Applied], None]]
+
+    @property
+    def members(self) -> Mapping[MemberId, Member]: ...
+
+    def send_frame(self, member: MemberId, fill: Callable[[peer_pb2.Frame], None]) -> bool: ...
+
+    def quarantine(self, reason: str) -> None: ...
+
+
 class Verification:
-    def __init__(
-        self,
-        self_id: MemberId,
-        members: Callable[[], Mapping[MemberId, Member]],
-        workers: Workers,
-        prepare: Callable[[], PreparedHash],
-        tell: Callable[[MemberId, peer_pb2.StateHash], None],
-        step_aside: Callable[[str], None],
-    ) -> None:
-        """prepare: the hash of the state as it is now; tell: one peer; step_aside: quarantine this node."""
-        self._self_id, self._members, self._workers = self_id, members, workers
-        self._prepare, self._tell, self._step_aside = prepare, tell, step_aside
+    def __init__(self, node: Verified) -> None:
+        self._node, self._self_id = node, node.me.member_id
+        node.applied_listeners.append(self._on_applied)
         self._rounds: OrderedDict[int, Round] = OrderedDict()
         self._is_busy = False
         self.alarm = ""
@@ -63,22 +75,24 @@ class Verification:
     def round(self, index: int) -> Round:
         return self._rounds.get(index, Round())
 
-    def on_applied(self, applied: Applied) -> None:
+    def _on_applied(self, applied: Applied) -> None:
         if applied.command is None or self._is_busy:
             return
         if any(operation.HasField("verify_state") for operation in applied.command.operations):
             self._is_busy = True
-            prepared = self._prepare()
-            self._workers.read(prepared.run, lambda digest: self._hashed(applied.index, digest))
+            prepared = self._node.state.prepare_hash(self._node.store.snapshot())
+            self._node.workers.read(prepared.run, lambda digest: self._hashed(applied.index, digest))
 
     def on_hash(self, member: MemberId, message: peer_pb2.StateHash) -> None:
-        self._note(message.index, member, message.hash)
+        if member in self._node.members and len(message.hash) == HASH_BYTES:
+            self._note(message.index, member, message.hash)
 
     def _hashed(self, index: int, digest: bytes) -> None:
         self._is_busy = False
-        for member in sorted(self._members()):
+        answer = peer_pb2.StateHash(index=index, hash=digest)
+        for member in sorted(self._node.members):
             if member != self._self_id:
-                self._tell(member, peer_pb2.StateHash(index=index, hash=digest))
+                self._node.send_frame(member, lambda frame: frame.state_hash.CopyFrom(answer))
         self._note(index, self._self_id, digest)
 
     def _note(self, index: int, member: MemberId, digest: bytes) -> None:
@@ -94,12 +108,12 @@ class Verification:
         if index == max(self._rounds):
             self.alarm = "" if found.is_equal else self._describe(index, found)
         own = found.hashes.get(self._self_id)
-        members = self._members()
+        members = self._node.members
         agreed = found.agreed(member.member_id for member in members.values() if member.is_voter)
         if own is None or agreed is None or own == agreed:
             return
         others = sorted(self._name(member) for member, digest in found.hashes.items() if digest == agreed)
-        self._step_aside(
+        self._node.quarantine(
             f"the state of this node at index {index} differs from that of {', '.join(others)}, which are a majority: "
             "it does not vote or serve any more; it must be rebuilt from its peers as a new member"
         )
@@ -112,5 +126,5 @@ class Verification:
         return f"nodes hold different states at index {index}: {groups} differ; see `raftberry verify`"
 
     def _name(self, member: MemberId) -> str:
-        known = self._members().get(member)
+        known = self._node.members.get(member)
         return hex_id(member) if known is None else known.name

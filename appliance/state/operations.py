@@ -31,6 +31,7 @@ __all__ = [
     "found_cluster",
     "put_key",
     "set_series",
+    "verify_state",
     "write_readings",
 ]
 
@@ -135,6 +136,10 @@ def delete_series(
         producer_id=producer_id,
         sequence=sequence,
     )
+
+
+def verify_state() -> command_pb2.Operation:
+    return command_pb2.Operation(verify_state=command_pb2.VerifyState())
 
 
 def found_cluster(members: Iterable[Member]) -> command_pb2.Operation:

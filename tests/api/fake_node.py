@@ -116,6 +116,14 @@ class Backup:
         self.is_closed = True
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    position: Position = Position(7, 2)  # noqa: RUF009
+    own: bytes = b"1"
+    hashes: tuple[tuple[str, bytes], ...] = (("node-1", b"1"), ("node-2", b""))
+    is_equal: bool = False
+
+
 class Events:
     def __init__(self, lists: Sequence[Sequence[Event]]) -> None:
         self.missed_count = 3
@@ -264,6 +272,9 @@ class FakeNode:
     async def backup(self, consistency: int, *, deadline_ns: int | None) -> Backup:
         self.barriers.append(consistency)
         return self.backup_result
+
+    async def verify(self, *, deadline_ns: int | None) -> Comparison:
+        return Comparison()
 
     async def state_hash(self) -> tuple[Position, bytes]:
         return self.state.position, b"\x01" * 32

@@ -137,10 +137,20 @@ async def test_checkpoint_and_verify_answer_with_their_position(api: Api) -> Non
         f"{service}/Checkpoint", maintenance_pb2.CheckpointRequest(), maintenance_pb2.CheckpointResponse
     )
     verify = await api.call(
-        f"{service}/Verify", maintenance_pb2.VerifyRequest(), maintenance_pb2.VerifyResponse
+        f"{service}/Verify", maintenance_pb2.VerifyRequest(local=True), maintenance_pb2.VerifyResponse
     )
     assert (checkpoint.index, checkpoint.term) == (verify.index, verify.term) == (7, 2)
     assert verify.hash == b"\x01" * 32
+
+
+async def test_verify_names_the_hash_of_every_member(api: Api) -> None:
+    verify = await api.call(
+        "raftberry.v1.MaintenanceService/Verify",
+        maintenance_pb2.VerifyRequest(),
+        maintenance_pb2.VerifyResponse,
+    )
+    assert [(member.name, member.hash) for member in verify.members] == [("node-1", b"1"), ("node-2", b"")]
+    assert (verify.index, verify.hash, verify.equal) == (7, b"1", False)
 
 
 async def test_a_backup_is_given_piece_by_piece_and_closed(api: Api) -> None:

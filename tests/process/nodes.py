@@ -178,7 +178,9 @@ class Node:
     def verify(self) -> maintenance_pb2.VerifyResponse:
         """The hash of this node's state."""
         stub = maintenance_pb2_grpc.MaintenanceServiceStub(self.channel)
-        answer: maintenance_pb2.VerifyResponse = stub.Verify(maintenance_pb2.VerifyRequest(), timeout=60)
+        answer: maintenance_pb2.VerifyResponse = stub.Verify(
+            maintenance_pb2.VerifyRequest(local=True), timeout=READY_TIMEOUT_S
+        )
         return answer
 
     def request_checkpoint(self) -> None:

@@ -1,4 +1,4 @@
-"""backup and restore with the real commands, on a cluster that is being written to."""
+"""backup, restore and verify: the real commands on real nodes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from tests.process.nodes import READY_TIMEOUT_S, ROOT, Cluster, Node, wait_for
 from tests.process.writers import FIRST_TIME, TimedWriter
 
 
-def raftberry(*arguments: str, status: int = 0) -> dict[str, object]:
-    """Runs the command line; its one row."""
+def run_command(*arguments: str, status: int) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "generated")])}
     done = subprocess.run(
         [sys.executable, "-m", "appliance", *arguments],
@@ -28,8 +27,19 @@ def raftberry(*arguments: str, status: int = 0) -> dict[str, object]:
     )
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
+    return done
+
+
+def raftberry(*arguments: str, status: int = 0) -> dict[str, object]:
+    """The one row of a command, or its error."""
+    done = run_command(*arguments, status=status)
     row: dict[str, object] = json.loads(done.stdout) if done.stdout else {"error": done.stderr}
     return row
+
+
+def raftberry_rows(*arguments: str) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = json.loads(run_command(*arguments, status=0).stdout)
+    return rows
 
 
 def test_a_backup_under_load_becomes_a_new_cluster_with_all_that_was_acknowledged(
@@ -70,3 +80,13 @@ def test_a_backup_under_load_becomes_a_new_cluster_with_all_that_was_acknowledge
         assert status.cluster_id == row["cluster_id"] != made["cluster_id"]
     finally:
         single.kill()
+
+
+def test_verify_compares_all_nodes_at_one_index(cluster: Cluster) -> None:
+    client = RotatingClient(cluster.endpoints)
+    client.put(key_value_pb2.PutRequest(key="k", value=b"1"), end=float("inf"))
+    client.close()
+    rows = raftberry_rows("verify", "-e", cluster.endpoints[1], "-o", "json")
+    assert [row["name"] for row in rows] == ["n1", "n2", "n3"]
+    assert len({(row["index"], row["hash"]) for row in rows}) == 1
+    assert rows[0]["hash"]
