@@ -13,6 +13,8 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from google.protobuf.message import DecodeError
+
 from appliance.errors import ConfigurationError, DataDirectoryRefused
 from appliance.model import ClusterId, Member, MemberId, hex_id
 from raftberry.internal.v1 import command_pb2, peer_pb2
@@ -149,7 +151,15 @@ class FoundingDesk:
 
 
 def decode_answer(response: peer_pb2.FoundResponse) -> FounderAnswer:
-    """A FoundResponse as a value."""
+    """A FoundResponse as a value. DecodeError when no node of ours says it: the members it names become durable."""
+    ids = [member.member_id for member in response.members]
+    names = {member.name for member in response.members}
+    if not response.member_id or 0 in ids or "" in names or not len(ids) == len(set(ids)) == len(names):
+        raise DecodeError(
+            f"{response.name} answers with a member that has no id or no name, or with one twice"
+        )
+    if response.known_member_id and response.known_member_id not in ids:
+        raise DecodeError(f"{response.name} knows this node, and does not name it among the members")
     return FounderAnswer(
         name=response.name,
         member_id=MemberId(response.member_id),

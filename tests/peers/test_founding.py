@@ -6,6 +6,7 @@ import dataclasses
 import logging
 
 import pytest
+from google.protobuf.message import DecodeError
 
 from appliance.errors import ConfigurationError, DataDirectoryRefused
 from appliance.model import ClusterId, Member, MemberId
@@ -18,7 +19,7 @@ from appliance.peers.founding import (
     decode_answer,
     derive_cluster_id,
 )
-from raftberry.internal.v1 import peer_pb2
+from raftberry.internal.v1 import command_pb2, peer_pb2
 
 ADDRESSES = {"node-1": "pi-1.local:7441", "node-2": "pi-2.local:7441", "node-3": "pi-3.local:7441"}
 IDS = {"node-1": MemberId(0x11), "node-2": MemberId(0x22), "node-3": MemberId(0x33)}
@@ -144,3 +145,21 @@ def test_the_desk_reports_a_wiped_node_once(caplog: pytest.LogCaptureFixture) ->
         "a node asks to found that the cluster knows by another id, it lost its data: "
         "peer=node-2 member=0000000000000099 known=0000000000000022"
     ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        peer_pb2.FoundResponse(name="b"),
+        peer_pb2.FoundResponse(name="b", member_id=2, members=[command_pb2.Member(name="a")]),
+        peer_pb2.FoundResponse(name="b", member_id=2, members=[command_pb2.Member(member_id=1)]),
+        peer_pb2.FoundResponse(
+            name="b", member_id=2, members=[command_pb2.Member(member_id=1, name="a")] * 2
+        ),
+        peer_pb2.FoundResponse(name="b", member_id=2, cluster_id=5, known_member_id=1),
+    ],
+    ids=["no id", "a member without id", "a member without name", "a member twice", "the asker is missing"],
+)
+def test_an_answer_that_no_node_gives_is_none(wrong: peer_pb2.FoundResponse) -> None:
+    with pytest.raises(DecodeError):
+        decode_answer(wrong)
