@@ -15,7 +15,7 @@ from appliance.web.port import Node
 def unready_reason(node: Node) -> str:
     """Why writes through this node are not taken now; empty: they are."""
     status = node.status()
-    if status.role in (Role.QUARANTINED, Role.FOUNDING):
+    if status.role in (Role.QUARANTINED, Role.FOUNDING, Role.REMOVED):
         return f"this node is {status.role.value}: {'; '.join(status.alarms)}"
     if not node.is_serving():
         return "no majority has confirmed a leader within two election timeouts"

@@ -51,6 +51,25 @@ def test_the_chart_library_comes_with_its_licence() -> None:
     assert "MIT License" in gzip.decompress(load_static()["vendor/uPlot-LICENSE.txt"].packed).decode()
 
 
+def test_every_kind_of_event_that_a_node_records_is_explained() -> None:
+    house = STATIC.parents[1]
+    sources = [
+        path.read_text("utf-8") for floor in ("consensus", "node") for path in (house / floor).glob("*.py")
+    ]
+    recorded = {kind for text in sources for kind in re.findall(r'\brecord\(\s*"([a-z_]+)"', text)}
+    recorded |= {kind for text in sources for kind in re.findall(r'_step_aside\(\s*"([a-z_]+)"', text)}
+    recorded |= {
+        "became_leader",
+        "became_candidate",
+        "became_follower",
+        "granted_pre_vote",
+        "refused_pre_vote",
+    }
+    explained = set(re.findall(r"^  ([a-z_]+): \[", read(STATIC / "explain.js"), re.MULTILINE))
+    assert {"granted_vote", "configured", "quarantined"} <= recorded
+    assert recorded <= explained
+
+
 def test_all_of_it_is_small() -> None:
     assert sum(path.stat().st_size for path in STATIC.rglob("*") if path.is_file()) < SIZE_MAX
 

@@ -169,7 +169,7 @@ class NodeCard {
     if (!status) return;
     if (!isSilent) {
       setText(this.role, status.role);
-      setClass(this.role, `pill ${{ leader: "lead", follower: "good", quarantined: "bad" }[status.role] ?? "warn"}`);
+      setClass(this.role, `pill ${{ leader: "lead", follower: "good", quarantined: "bad", removed: "bad" }[status.role] ?? "warn"}`);
     }
     this.showFacts(live, status);
   }

@@ -65,7 +65,7 @@ class RaftPage {
         h("div", { class: "grid" },
           h("section", { class: "card stage", "aria-label": "The cluster" }, this.caption, this.svg, this.controls()),
           h("section", { class: "card" }, h("h2", {}, "The log on each node"),
-            h("table", { class: "logs" }, h("caption", { class: "sr" }, "The latest entries on each node and whether they are committed there"), this.logs),
+            h("table", { class: "logs" }, h("caption", { class: "sr" }, "The latest entries on each node and whether they are committed there"), h("colgroup", {}, h("col", {}), h("col", {})), this.logs),
             h("p", { class: "keys muted" }, "Green: committed, it can’t be lost any more. Yellow: on this node, not known to be committed. Dashed: not here yet."))),
         h("div", { class: "grid" }, this.explain,
           h("section", { class: "card" }, h("h2", {}, "What happened"),
