@@ -19,8 +19,9 @@ from appliance.consensus.promises import Promises
 from appliance.consensus.reads import ReadDone, Reads
 from appliance.consensus.reconcile import Accepted, ReadableLog, Rejected
 from appliance.model import REGULAR, Entry, MemberId, Position
-from appliance.node import snapshot_sender
+from appliance.node import opening, snapshot_sender
 from appliance.node.acquaintance import Acquaintances
+from appliance.node.changes import Changes
 from appliance.node.core import NodeCore
 from appliance.node.proposals import Proposals
 from appliance.node.snapshot_receiver import SnapshotReceiver
@@ -196,6 +197,20 @@ def raise_refusals(patch: Patch) -> None:
 def send_in_parts(patch: Patch) -> None:
     """H12: an entry may be larger than PySyncObj's batch."""
     patch.setattr(core, "ENTRY_BYTES_MAX", 999)
+
+
+# H13 -----------------------------------------------------------------------------------------------------
+
+
+def change_while_another_change_waits(patch: Patch) -> None:
+    """H13: changes of membership overlap."""
+    mutate(patch, Changes, "_may_begin", "node.engine.is_configuration_pending", "False")
+    mutate(patch, Engine, "propose_configuration", "assert not self.is_configuration_pending", "pass")
+
+
+def start_with_the_checkpoints_members(patch: Patch) -> None:
+    """H13: a change in the log, not committed yet, is not in effect after a restart."""
+    mutate(patch, opening, "_read_tail", "return entries, configurations", "return entries, []")
 
 
 # H14, H15 ------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from appliance.errors import NotApplied
 from appliance.model import MemberId, Role
 from appliance.node import snapshot_sender
 from appliance.node.options import NodeOptions
+from appliance.state.membership import RemoveMember
 from appliance.state.operations import delete_key
 from appliance.storage.store import Record
 from raftberry.internal.v1 import peer_pb2
@@ -334,6 +335,53 @@ def an_entry_is_large() -> None:
         s.propose(leader, 1, size=4_000)
         s.wait(100)
         s.finish()
+
+
+# H13: membership -----------------------------------------------------------------------------------------
+
+
+def a_leader_of_the_few_removes_the_others() -> None:
+    """a reaches b alone, of five; an operator insists that c, d and e are removed. They go on without it."""
+    with stage(5) as s:
+        a, b, c, d, e = s.nodes
+        s.elect(a)
+        for node in (c, d, e):
+            s.cut(a, node)
+            s.cut(b, node)
+        for gone in (e, d, c):
+            remove(a, gone)
+            s.wait(200)
+        s.elect(c)
+        call = s.put(c)
+        s.wait(100)
+        s.expect(call.outcome == "ok", "answered_in_time")
+        s.wait(2_500)
+        s.finish()
+
+
+def a_change_is_not_committed_before_a_restart() -> None:
+    """It is in effect as long as it is in the log."""
+    with stage() as s:
+        a, b, c = s.nodes
+        s.elect(a)
+        s.cut(a)
+        remove(a, c)
+        s.wait(200)
+        s.crash(a)
+        s.start(a)
+        members = process_of(a).core.log.configuration
+        s.expect(members.member(c.member_id) is None, "configuration_survives")
+        s.elect(b)
+        s.connect(a)
+        s.finish()
+
+
+def remove(asked: Machine, gone: Machine) -> None:
+    """By force: although those who remain are not all connected."""
+    process = process_of(asked)
+    change = RemoveMember(gone.member_id, force=True)
+    deadline_ns = asked.clock.monotonic_ns() + SECOND_NS
+    process.call(lambda: process.core.changes.ask(change, deadline_ns, lambda _: None))
 
 
 # H15: back-pressure --------------------------------------------------------------------------------------

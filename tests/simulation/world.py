@@ -19,7 +19,14 @@ from appliance.node.options import NodeOptions
 from appliance.state import Applied, StateOptions
 from raftberry.internal.v1 import peer_pb2
 from tests.simulation import seams
-from tests.simulation.checkers import Checker, PromiseChecker, RaftChecker, StateChecker
+from tests.simulation.checkers import (
+    Checker,
+    PromiseChecker,
+    RaftChecker,
+    StateChecker,
+    VoteChecker,
+    WatchChecker,
+)
 from tests.simulation.checkers.disks import DiskView
 from tests.simulation.checkers.reference import Reference
 from tests.simulation.checkers.registers import check_registers
@@ -82,7 +89,14 @@ class World:
         self.raft = RaftChecker(self._by_id, self.views)
         self.promises = PromiseChecker(self.views, self.raft)
         self.state = StateChecker(self.reference)
-        self.checkers: Sequence[Checker] = (self.raft, self.promises, self.state)
+        self.watches = WatchChecker(self.schedule, self._rng("watches"), self.reference)
+        self.checkers: Sequence[Checker] = (
+            self.raft,
+            self.promises,
+            VoteChecker(),
+            self.state,
+            self.watches,
+        )
         self.history = History(self.reference)
         self.faults = Faults(
             self.machines,
@@ -164,6 +178,7 @@ class World:
             if self._takes_part(machine) and machine.process is not None:
                 self.state.compare_hash(machine.process)
                 self.state.compare_content(machine.process)
+        self.watches.check_end(self.raft.commit_index)
         self.history.check_nothing_lost()
         self.counts["register_reads"] += check_registers(self.history.writes, self.history.reads)
         amnesiac = self.faults.amnesiac
@@ -179,6 +194,7 @@ class World:
         counts.update({f"fault_{kind}": count for kind, count in self.faults.counts.items()})
         counts.update({f"client_{kind}": count for kind, count in self.history.counts.items()})
         counts.update({f"network_{kind}": count for kind, count in self.network.counts.items()})
+        counts.update({f"watch_{kind}": count for kind, count in self.watches.counts.items()})
         counts["committed_entries"] = self.raft.commit_index - 1
         counts["terms"] = len(self.raft.leaders)
         counts["promises_checked"] = self.promises.checked_count

@@ -7,5 +7,7 @@ from tests.simulation.checkers.base import Checker
 from tests.simulation.checkers.promises import PromiseChecker
 from tests.simulation.checkers.raft import RaftChecker
 from tests.simulation.checkers.state import StateChecker
+from tests.simulation.checkers.votes import VoteChecker
+from tests.simulation.checkers.watches import WatchChecker
 
-__all__ = ["Checker", "PromiseChecker", "RaftChecker", "StateChecker"]
+__all__ = ["Checker", "PromiseChecker", "RaftChecker", "StateChecker", "VoteChecker", "WatchChecker"]
