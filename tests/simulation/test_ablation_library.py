@@ -30,7 +30,7 @@ from pysyncobj.transport import TCPTransport, Transport
 from appliance.consensus import core
 from appliance.node.runtime import Node as RunningNode
 from tests.simulation import ablation_guards as guards
-from tests.simulation import ablation_scripts as scripts
+from tests.simulation import ablation_snapshots as snapshots_scripts
 from tests.simulation.failure import CheckFailed
 from tests.simulation.mutation import mutate
 from tests.simulation.script import process_of, stage
@@ -229,8 +229,8 @@ class _NoPoller:
 
 def whole_life() -> None:
     """Election, writes, checkpoints, a trim, a snapshot, a restart of all."""
-    scripts.a_bit_flips_in_a_chunk()
-    scripts.all_restart_behind_a_checkpoint()
+    snapshots_scripts.a_bit_flips_in_a_chunk()
+    snapshots_scripts.all_restart_behind_a_checkpoint()
 
 
 def test_h14_h19_h20_the_node_uses_no_thread_socket_fork_or_pickle_of_the_library(
@@ -305,7 +305,7 @@ def test_h20_with_the_librarys_ticks_the_node_would_have_a_thread(monkeypatch: p
     forbid(monkeypatch, threading.Thread, "start", "no_thread")
     monkeypatch.setattr(core, "SyncObjConf", lambda **names: SyncObjConf(**{**names, "autoTick": True}))
     with pytest.raises(CheckFailed, match="no_thread"):
-        scripts.all_restart_behind_a_checkpoint()
+        snapshots_scripts.all_restart_behind_a_checkpoint()
 
 
 # H21 -----------------------------------------------------------------------------------------------------
@@ -338,7 +338,7 @@ def test_h21_the_library_clears_a_log_that_begins_before_its_dump(
 
 
 def test_h21_the_log_survives_a_start_and_may_not_be_cleared() -> None:
-    scripts.all_restart_behind_a_checkpoint()
+    snapshots_scripts.all_restart_behind_a_checkpoint()
     with stage() as s, pytest.raises(AssertionError, match="H21"):
         process_of(s.nodes[0]).core.log.clear()
 

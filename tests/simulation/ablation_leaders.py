@@ -1,0 +1,133 @@
+"""Scripts for the guards of elections and of reads: who leads, and who may say so (H16, H17, H18).
+
+Each leads to the point where only the guard helps, passes with the guard on, and is judged by the checkers that
+always look, or by an expectation of its own.
+"""
+
+from __future__ import annotations
+
+from appliance.model import Role
+from tests.simulation.failure import require
+from tests.simulation.schedule import MILLISECOND_NS
+from tests.simulation.script import (
+    calm_world,
+    finish,
+    leader_of,
+    process_of,
+    run_until,
+    stage,
+)
+
+
+def a_vote_comes_twice() -> None:
+    """Two stand at once, of five: one has its own vote and b's, twice; the other has three."""
+    with stage(5) as s:
+        a, b, c, d, e = s.nodes
+        s.elect(a)
+        s.crash(a)
+        s.start(a)
+        s.links.delay_ns = 5 * MILLISECOND_NS
+        s.wait(1_000)
+        s.stand(a, c)
+        s.until(lambda: process_of(a).core.engine.role is Role.CANDIDATE, "elected")
+        s.hold(a, c, d, e)
+        s.hold(c, a, b)
+        s.until(lambda: process_of(c).core.engine.role is not Role.FOLLOWER, "elected")
+        s.wait(20)
+        s.links.repeat(b.member_id, a.member_id, "vote", -1)
+        s.wait(100)
+        s.finish()
+
+
+def a_candidate_is_left_behind() -> None:
+    """Its term is higher than the leader's, and nobody grants it a pre-vote: somebody must tell the leader."""
+    with stage() as s:
+        leader, candidate, _ = s.nodes
+        s.elect(leader)
+        s.pause(leader)
+        s.wait(600)
+        s.stand(candidate)
+        s.until(lambda: process_of(candidate).core.engine.role is Role.CANDIDATE, "elected")
+        s.cut(candidate)
+        s.resume(leader)
+        s.wait(300)
+        call = s.put(leader)
+        s.connect(candidate)
+        s.wait(1_000)
+        s.stand(leader)
+        s.wait(1_000)
+        s.expect(call.outcome == "ok", "answered_in_time")
+        s.expect(process_of(candidate).core.engine.applied_index >= call.index, "converged")
+        s.finish()
+
+
+def a_follower_returns_from_a_partition() -> None:
+    """Nobody missed it, and nobody shall notice its return."""
+    with stage() as s:
+        leader, _, follower = s.nodes
+        s.elect(leader)
+        s.cut(follower)
+        for _ in range(3):
+            s.stand(follower)
+            s.wait(600)
+        s.connect(follower)
+        s.wait(500)
+        engine = process_of(leader).core.engine
+        s.expect(engine.is_leader and engine.term == 1, "stable_leader")
+        s.finish()
+
+
+def the_leader_is_killed() -> None:
+    """Its broken streams say so: no election timeout need pass."""
+    with calm_world() as world:
+        old = leader_of(world)
+        old.crash()
+        taken_ns = run_until(world, lambda: world.leader() is not None)
+        require(taken_ns < 500 * MILLISECOND_NS, "prompt_succession", f"took {taken_ns} ns")
+        finish(world)
+
+
+def the_leader_is_cut_off() -> None:
+    """It stops leading in two election timeouts, as long as it has something of its own to write."""
+    with stage() as s:
+        leader = s.nodes[0]
+        s.elect(leader)
+        s.cut(leader)
+        for _ in range(30):
+            if process_of(leader).core.engine.is_leader:
+                s.propose(leader, 1)
+            s.wait(100)
+        s.expect(not process_of(leader).core.engine.is_leader, "no_lonely_leader")
+        s.finish()
+
+
+def the_leader_that_was_deposed_is_asked() -> None:
+    """It doesn't know yet; what it says must not be older than what another leader acknowledged."""
+    with stage() as s:
+        old, new, _ = s.nodes
+        s.elect(old)
+        s.cut(old)
+        s.elect(new)
+        write = s.put(new)
+        s.wait(100)
+        s.expect(write.outcome == "ok", "answered_in_time")
+        s.read(old)
+        s.wait(100)
+        s.finish()
+
+
+def a_new_leader_is_asked_at_once() -> None:
+    """It holds all that is committed, and does not know yet how far that is."""
+    with stage() as s:
+        old, new, _ = s.nodes
+        s.elect(old)
+        s.links.delay_ns = 5 * MILLISECOND_NS
+        call = s.put(old)
+        s.until(lambda: bool(call.outcome), "answered_in_time")
+        s.crash(old)
+        s.stand(new)
+        s.until(lambda: process_of(new).core.engine.is_leader, "elected")
+        read = s.read(new)
+        s.wait(200)
+        s.expect(read.outcome == "ok", "answered_in_time")
+        s.finish()
