@@ -24,6 +24,7 @@ from appliance.node.doorstep import Doorstep, removal_of
 from appliance.node.handover import Handover
 from appliance.node.housekeeping import Housekeeping
 from appliance.node.identity import Self
+from appliance.node.levels import Levels
 from appliance.node.opening import first_configuration, open_log
 from appliance.node.options import NodeOptions
 from appliance.node.pipeline import CommitPipeline
@@ -97,12 +98,8 @@ class NodeCore:
             self._snapshot_answers.send,
         )
         self.handover, self.changes = Handover(self), Changes(self)
-        doorstep = Doorstep(self)
-        self.hello, self.check_hello, self.on_refused = (
-            doorstep.hello,
-            doorstep.check_hello,
-            doorstep.on_refused,
-        )
+        self.levels, door = Levels(self, state_options.feature_level_max), Doorstep(self)
+        self.hello, self.check_hello, self.on_refused = door.hello, door.check_hello, door.on_refused
         self.housekeeping = Housekeeping(self, plan.checkpoint, recovered.size_bytes)
         self._has_answered_read = False
         self.applied_listeners: list[Callable[[Applied], None]] = []
@@ -136,6 +133,7 @@ class NodeCore:
         """Bring an operation to its outcome; done is called once. Raises NotApplied at once when it can't start."""
         if self.quarantine_reason:
             raise Quarantined(self.quarantine_reason)
+        self.levels.check(operation)
         self.housekeeping.check_space(operation)
         self.writes.submit(operation, deadline_ns, done)
         if self.writes.needs_cycle():
@@ -265,6 +263,7 @@ class NodeCore:
         self.engine.release_news(is_urgent=self._take_urgency())
         self.barriers.cycle(now)
         self.changes.cycle(now)
+        self.levels.cycle(now)
         self.engine.begin_reads()
         self.sender.cycle()
         self.receiver.cycle()

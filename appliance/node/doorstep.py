@@ -11,6 +11,7 @@ from appliance.model import MemberId, hex_id
 from appliance.node.acquaintance import PROTOCOL, Acquaintances
 from appliance.node.contacts import Contacts
 from appliance.node.identity import Self
+from appliance.node.levels import Levels
 from raftberry.internal.v1 import peer_pb2
 
 _Reason = peer_pb2.Refusal.Reason
@@ -23,6 +24,7 @@ class Meeting(Protocol):
     quarantine_reason: str
     acquaintances: Acquaintances
     contacts: Contacts
+    levels: Levels
 
     def new_frame(self) -> peer_pb2.Frame: ...
 
@@ -44,6 +46,7 @@ class Doorstep:
         hello.boot_nonce, hello.version = node.me.boot_nonce, node.me.version
         hello.quarantined = bool(node.quarantine_reason)
         node.contacts.describe(hello)
+        node.levels.describe(hello)
         return frame
 
     def check_hello(self, frame: peer_pb2.Frame) -> peer_pb2.Refusal | None:
@@ -51,7 +54,7 @@ class Doorstep:
             return peer_pb2.Refusal(
                 reason=_Reason.REASON_QUARANTINED, message="one of the two nodes is quarantined"
             )
-        return self._node.acquaintances.check_hello(frame)
+        return self._node.levels.judge(frame) or self._node.acquaintances.check_hello(frame)
 
     def on_refused(self, refusal: peer_pb2.Refusal) -> None:
         """A peer says that this node must not take part.

@@ -30,6 +30,7 @@ __all__ = [
     "expire_keys",
     "found_cluster",
     "put_key",
+    "raise_feature_level",
     "set_series",
     "verify_state",
     "write_readings",
@@ -140,6 +141,10 @@ def delete_series(
 
 def verify_state() -> command_pb2.Operation:
     return command_pb2.Operation(verify_state=command_pb2.VerifyState())
+
+
+def raise_feature_level(level: int) -> command_pb2.Operation:
+    return command_pb2.Operation(raise_feature_level=command_pb2.RaiseFeatureLevel(level=level))
 
 
 def found_cluster(members: Iterable[Member]) -> command_pb2.Operation:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import pysyncobj.syncobj as syncobj
 
+from appliance import features
 from appliance.consensus import ConsensusOptions
 from appliance.model import ClusterId, Member, MemberId
 from appliance.node.core import NodeCore
@@ -65,6 +66,8 @@ class ManualWorkers:
 class Machine:
     core: NodeCore
     workers: ManualWorkers
+    member: Member
+    disk: MemoryDisk
     is_woken: bool = True
     wake_ns: int = 0
     cycle_count: int = 0
@@ -73,7 +76,11 @@ class Machine:
 class Cluster:
     """refuses: frames for which `send` says that the lane is full."""
 
-    def __init__(self, size: int = 3, options: NodeOptions | None = None) -> None:
+    def __init__(
+        self, size: int = 3, options: NodeOptions | None = None, levels: Mapping[int, int] | None = None
+    ) -> None:
+        """levels: feature level that the software of a member (by number) knows, where it is another version's."""
+        self._levels = dict(levels or {})
         self.clock = FakeClock()
         self.frames: deque[tuple[MemberId, MemberId, bytes]] = deque()
         self.sent: list[tuple[int, MemberId, MemberId, peer_pb2.Frame]] = []
@@ -83,12 +90,21 @@ class Cluster:
         members = tuple(
             Member(MemberId(number), f"n{number}", number, f"n{number}:1") for number in range(1, size + 1)
         )
+        self._members = members
         self.machines = {
             member.member_id: self._machine(member, members, options or NodeOptions()) for member in members
         }
 
-    def _machine(self, member: Member, members: tuple[Member, ...], options: NodeOptions) -> Machine:
-        disk, workers, me = MemoryDisk(), ManualWorkers(), member.member_id
+    def _machine(
+        self,
+        member: Member,
+        members: tuple[Member, ...],
+        options: NodeOptions,
+        *,
+        disk: MemoryDisk | None = None,
+    ) -> Machine:
+        workers, me = ManualWorkers(), member.member_id
+        disk = MemoryDisk() if disk is None else disk
 
         def wake() -> None:
             self.machines[me].is_woken = True
@@ -104,9 +120,9 @@ class Cluster:
             rng=random.Random(me),
             options=options,
             consensus_options=ConsensusOptions(),
-            state_options=StateOptions(),
+            state_options=StateOptions(feature_level_max=self._levels.get(me, features.LEVEL)),
         )
-        return Machine(core, workers)
+        return Machine(core, workers, member, disk)
 
     # links -----------------------------------------------------------------------------------------------
 
@@ -121,10 +137,30 @@ class Cluster:
     def connect(self, *pairs: tuple[int, int]) -> None:
         for one, other in pairs or _all_pairs(len(self.machines)):
             pair = frozenset((MemberId(one), MemberId(other)))
-            if pair not in self.links:
+            if pair not in self.links and self._meet(MemberId(one), MemberId(other)):
                 self.links.add(pair)
                 self.machines[MemberId(one)].core.on_up(MemberId(other))
                 self.machines[MemberId(other)].core.on_up(MemberId(one))
+
+    def _meet(self, one: MemberId, other: MemberId) -> bool:
+        """Both say hello, and are welcome."""
+        refusals = []
+        for sender, receiver in ((one, other), (other, one)):
+            hello = self.machines[sender].core.hello(receiver)
+            refusals.append(self.machines[receiver].core.check_hello(hello))
+        return refusals == [None, None]
+
+    def restart(self, member: int, *, level: int = features.LEVEL) -> Machine:
+        """The process ends and starts again, with software that knows this level. Its links are gone."""
+        number = MemberId(member)
+        for other in self.machines:
+            if other != number:
+                self.disconnect(member, other)
+        self._levels[member] = level
+        old = self.machines[number]
+        old.core.retire()
+        self.machines[number] = self._machine(old.member, self._members, NodeOptions(), disk=old.disk.copy())
+        return self.machines[number]
 
     def disconnect(self, one: int, other: int) -> None:
         ends = {MemberId(one), MemberId(other)}
@@ -189,8 +225,10 @@ class Cluster:
 
 
 @contextmanager
-def cluster(size: int = 3, options: NodeOptions | None = None) -> Iterator[Cluster]:
-    made = Cluster(size, options)
+def cluster(
+    size: int = 3, options: NodeOptions | None = None, levels: Mapping[int, int] | None = None
+) -> Iterator[Cluster]:
+    made = Cluster(size, options, levels)
     kept, syncobj.monotonicTime = syncobj.monotonicTime, lambda: made.clock.now_ns / 1e9
     try:
         yield made
