@@ -6,7 +6,6 @@ files is shown to who may not read; a bug is logged once and shown as 500 withou
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Final
 
@@ -22,7 +21,7 @@ from appliance.web.health import healthz, readyz
 from appliance.web.live import get_cluster, get_live
 from appliance.web.metrics import exposition
 from appliance.web.port import Access, Facts, Node, Observing
-from appliance.web.series import CHARTS_AT_ONCE, Names, get_chart, list_series
+from appliance.web.series import Names, Turns, get_chart, list_series
 from appliance.web.session import (
     Sessions,
     delete_session,
@@ -74,7 +73,7 @@ def make_app(
     )
     app.state.node, app.state.observing, app.state.facts = node, observing, facts
     app.state.sessions, app.state.names = Sessions(access), Names(node)
-    app.state.charts, app.state.static = asyncio.Semaphore(CHARTS_AT_ONCE), load_static()
+    app.state.charts, app.state.static = Turns(), load_static()
     return _Gate(app, app.state.sessions, is_any_host_allowed=is_any_host_allowed)
 
 

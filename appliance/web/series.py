@@ -8,28 +8,34 @@ this node's own state; nobody else is asked.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from appliance.errors import InvalidArgument
+from appliance.errors import InvalidArgument, Overloaded
 from appliance.limits import NAME_BYTES_MAX
 from appliance.state import Aggregation, QueryChunk, QuerySpec
 from appliance.web.port import Node, QueryResult
 
 PAGE_MAX: Final = 200
 POINTS_MAX: Final = 2_000
-CHARTS_AT_ONCE: Final = 2
+CHARTS_AT_ONCE: Final = 1
 """The readers' pool has two threads, and clients want them too."""
+
+CHARTS_WAITING_MAX: Final = 24
+"""Six of four pages; beyond it a page is told to come back."""
 
 NAMES_KEPT_S: Final = 5.0
 NAMES_AT_ONCE: Final = 2_000
-"""Compared without giving the loop back: below half a millisecond."""
+"""Compared or sorted without giving the loop back: a millisecond or two."""
 
 NS_PER_MS: Final = 1_000_000
 SPAN_MS_MAX: Final = 1e13
@@ -52,17 +58,23 @@ WINDOWED: Final = (Aggregation.MIN, Aggregation.MEAN, Aggregation.MAX)
 
 
 class Names:
-    """Every series by name, sorted; made again when their number changed, every few seconds at most."""
+    """Every series by name, sorted; made again when their number changed, every few seconds at most.
+
+    Nothing here holds the loop for more than NAMES_AT_ONCE names: a hundred thousand at once would take as long as an
+    election timeout on a small machine.
+    """
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._names: list[tuple[str, str]] = []
         self._made_s = -math.inf
         self._count = -1
+        self._making = asyncio.Lock()
 
     async def find(self, text: str) -> list[tuple[str, str]]:
-        """Names that hold the text in sensor, metric or `sensor metric`; case does not matter."""
-        self._refresh()
+        """Names that hold the text in `sensor metric`; case does not matter."""
+        async with self._making:
+            await self._refresh()
         names, wanted = self._names, text.casefold()
         if not wanted:
             return names
@@ -74,12 +86,27 @@ class Names:
             await asyncio.sleep(0)
         return found
 
-    def _refresh(self) -> None:
+    async def _refresh(self) -> None:
         now_s = time.monotonic()
         count = self._node.state.series_count
-        if count != self._count and now_s - self._made_s >= NAMES_KEPT_S:
-            self._names = [(info.sensor, info.metric) for info in self._node.state.series("", "")]
-            self._made_s, self._count = now_s, count
+        if count == self._count or now_s - self._made_s < NAMES_KEPT_S:
+            return
+        self._names = await _sorted_gently(self._node.state.series_names())
+        self._made_s, self._count = now_s, count
+
+
+async def _sorted_gently(names: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Sorted in pieces, merged in pieces, with a turn of the loop between them."""
+    pieces = []
+    for begin in range(0, len(names), NAMES_AT_ONCE):
+        pieces.append(sorted(names[begin : begin + NAMES_AT_ONCE]))
+        await asyncio.sleep(0)
+    merged = heapq.merge(*pieces)
+    result: list[tuple[str, str]] = []
+    while part := list(islice(merged, NAMES_AT_ONCE)):
+        result += part
+        await asyncio.sleep(0)
+    return result
 
 
 async def list_series(request: Request) -> Response:
@@ -137,6 +164,30 @@ class ChartRequest:
         return (step_ms or math.ceil(least_ms / MONTH_MS) * MONTH_MS) * NS_PER_MS
 
 
+class Turns:
+    """CHARTS_AT_ONCE, and a bounded queue. Raises Overloaded when that is full."""
+
+    def __init__(self) -> None:
+        self._free = asyncio.Semaphore(CHARTS_AT_ONCE)
+        self._waiting_count = 0
+
+    @asynccontextmanager
+    async def taken(self) -> AsyncIterator[None]:
+        if self._waiting_count >= CHARTS_WAITING_MAX:
+            raise Overloaded(
+                f"{CHARTS_WAITING_MAX} charts wait on this node already; ask again, or another node"
+            )
+        self._waiting_count += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self._waiting_count -= 1
+        try:
+            yield
+        finally:
+            self._free.release()
+
+
 async def get_chart(request: Request) -> Response:
     """?sensor&metric&start&end (ms)&points -> raw readings where they are few, else windows.
 
@@ -144,8 +195,8 @@ async def get_chart(request: Request) -> Response:
     """
     asked = _chart_request(request)
     node: Node = request.app.state.node
-    charts: asyncio.Semaphore = request.app.state.charts
-    async with charts:
+    charts: Turns = request.app.state.charts
+    async with charts.taken():
         answer = await _raw(node, asked) or await _windows(node, asked)
     return JSONResponse({"sensor": asked.sensor, "metric": asked.metric, **answer})
 

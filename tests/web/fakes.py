@@ -76,6 +76,9 @@ class FakeState:
     def series_count(self) -> int:
         return len(self.names)
 
+    def series_names(self) -> list[tuple[str, str]]:
+        return self.names[::-1]
+
     def _match(self, sensor: str, metric: str) -> list[tuple[str, str]]:
         return [name for name in self.names if sensor in ("", name[0]) and metric in ("", name[1])]
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 import pytest
 
+from appliance.errors import Overloaded
 from appliance.state import Aggregation
+from appliance.web import series
 from appliance.web.series import ChartRequest, as_json_number
 from tests.web.fakes import FakeNode, FakeState, client
 
@@ -98,3 +101,20 @@ async def test_a_wrong_question_is_answered_with_the_field(changes: dict[str, st
     async with client() as http:
         answer = await http.get("/api/v1/chart", params={**CHART, **changes})
     assert (answer.status_code, answer.json()) == (400, {"error": error})
+
+
+async def test_charts_take_turns_and_too_many_are_sent_away() -> None:
+    turns, may_end = series.Turns(), asyncio.Event()
+
+    async def draw() -> None:
+        async with turns.taken():
+            await may_end.wait()
+
+    drawing = [asyncio.create_task(draw()) for _ in range(series.CHARTS_AT_ONCE + series.CHARTS_WAITING_MAX)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="24 charts wait on this node already"):
+        await draw()
+    may_end.set()
+    async with asyncio.timeout(60):
+        await asyncio.gather(*drawing)
+        await draw()

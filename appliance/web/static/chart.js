@@ -68,9 +68,17 @@ class ChartPage {
 
   async begin() {
     this.showChips();
-    this.timer = setInterval(() => this.isLive && !document.hidden && this.names.length && this.load(), TAIL_MS);
+    this.timer = setInterval(() => this.follow(), TAIL_MS);
     if (!this.span) await this.chooseSpan();
     await this.load();
+  }
+
+  // As often as something new can be seen, and never more than a tenth of the node's time.
+  follow() {
+    const step_ms = Math.min(...this.answers.map((each) => each.step_ms), 60000);
+    const pause_ms = Math.max(step_ms / 2, 10 * (this.took_ms ?? 0));
+    const isDue = performance.now() - (this.loaded_ms ?? 0) >= pause_ms;
+    if (this.isLive && isDue && !this.isLoading && !document.hidden && this.names.length) this.load();
   }
 
   end() {
@@ -198,6 +206,8 @@ class ChartPage {
     }
     const end = this.end_at;
     const points = Math.min(Math.max(Math.round(this.box.clientWidth / 1.5), 100), 1500);
+    const begun_ms = performance.now();
+    this.isLoading = true;
     try {
       const answers = await Promise.all(this.names.map(([sensor, metric]) => getJson(`/api/v1/chart?${new URLSearchParams({ sensor, metric, start: (end - this.span).toFixed(3), end: end.toFixed(3), points })}`)));
       if (mine !== this.asked) return;
@@ -206,6 +216,10 @@ class ChartPage {
       this.draw([(end - this.span) / 1000, end / 1000]);
     } catch (failure) {
       if (mine === this.asked) setText(this.error, `The chart could not be had: ${failure.message}`);
+    } finally {
+      if (mine === this.asked) this.isLoading = false;
+      this.loaded_ms = performance.now();
+      this.took_ms = this.loaded_ms - begun_ms;
     }
   }
 
