@@ -1,10 +1,12 @@
 """A node from its parts: what `raftberry serve` runs, told from start to stop.
 
+0. A join that was begun is finished first, also after a power cut (joining.py).
 1. The data directory is opened and locked, or refused.
 2. The peer port opens; founders find each other, once in the life of a cluster.
 3. Journal and store are recovered; a node that finds damage serves nothing but its status.
 4. The web and the client port open, systemd hears READY=1, and peers are dialled.
 5. On SIGTERM leadership is handed over, a checkpoint is written, the ports are closed.
+When the ports are to be others (invite, join) all of it is done again, in the same process.
 """
 
 from __future__ import annotations
@@ -12,46 +14,42 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import logging
-import os
-import random
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from appliance import __version__
-from appliance.api.server import ClientServer
+from appliance.admission import Admission
+from appliance.api import join, local
+from appliance.api.credentials import Credentials, server_credentials
+from appliance.api.server import UNIX_PREFIX, ClientServer
+from appliance.assembly import Parts, Serving, addresses_of, assemble, node_options
 from appliance.clock import system_clock, system_random
 from appliance.config import Config
-from appliance.consensus import ConsensusEvent, ConsensusOptions
 from appliance.errors import CorruptData, DataDirectoryRefused, RaftberryError
 from appliance.host.journal import configure_logging
 from appliance.host.machine import machine_id
-from appliance.host.notify import Notifier
 from appliance.host.notify import from_environment as notifier_from_environment
 from appliance.host.patience import more_time
-from appliance.model import Member, Role, hex_id
+from appliance.joining import complete, read_intent
+from appliance.life import Life
+from appliance.model import Role, hex_id
 from appliance.node.access import Access
 from appliance.node.core import NodeCore
 from appliance.node.failpoints import Failpoints
-from appliance.node.identity import Self
-from appliance.node.links import CoreLinks
 from appliance.node.options import NodeOptions
 from appliance.node.runtime import Node
 from appliance.node.standby import StandbyNode
 from appliance.node.status import NodeStatus
-from appliance.node.workers import ThreadWorkers
-from appliance.peers.founding import Founder, Founding, FoundingDesk
+from appliance.node.tokens import NO_FINGERPRINT
+from appliance.peers.founding import Founder, Founding, FoundingDesk, decide_founding
 from appliance.peers.founding_exchange import found_cluster
-from appliance.peers.links import PeerLinks
 from appliance.peers.server import PeerServer
-from appliance.peers.wire import PeerAddress
+from appliance.security.keyring import Keyring
 from appliance.service import Reload, ailment_of, beating, describe
-from appliance.state import StateOptions
 from appliance.storage.directory import DataDirectory
-from appliance.storage.lmdb_store import LmdbStore
-from appliance.storage.store import Store
+from appliance.trust import Trust, socket_path
 from appliance.webport import NodeFacts, make_observing, open_web
 
 log = logging.getLogger(__name__)
@@ -59,30 +57,11 @@ log = logging.getLogger(__name__)
 GIL_SWITCH_INTERVAL_S = 0.000_5
 """The committer must not wait 5 ms, Python's default, for a busy loop: every acknowledgement waits with it."""
 
+LOCAL_GRACE_S = 1.0
+"""The answer to who asked for other ports goes out before they change."""
+
 STOP_BOUND_NS = 5_000_000_000
 """Handing leadership over takes two round trips; a cluster without a majority must not hold the stop longer."""
-
-_LOGGED_KINDS = frozenset(
-    {
-        "became_leader", "became_follower", "became_candidate", "started_pre_vote", "won_pre_vote", "granted_vote",
-        "requested_vote", "adopted_term", "truncated", "installed", "stepped_down", "asked_to_take_over",
-        "quarantined", "connected", "disconnected", "checkpointed", "trimmed",
-    }
-)  # fmt: skip
-
-
-@dataclass(slots=True)
-class Serving:
-    """What runs between start and stop."""
-
-    config: Config
-    directory: DataDirectory
-    desk: FoundingDesk
-    peer_server: PeerServer
-    rng: random.Random
-    notifier: Notifier
-    stopped: asyncio.Event
-    read_again: Callable[[], Config]
 
 
 async def serve(
@@ -96,51 +75,103 @@ async def serve(
     # What the watchdog's SIGABRT interrupted shows in the journal, for every thread.
     faulthandler.enable()
     sys.setswitchinterval(GIL_SWITCH_INTERVAL_S)
-    rng = system_random()
-    failpoints = Failpoints(failpoint, rng) if failpoint else None
+    life = Life(config, system_random(), notifier_from_environment(), read_again or (lambda: config))
+    failpoints = Failpoints(failpoint, life.rng) if failpoint else None
+    _prepare_loop(life.end)
+    while not life.is_ending:
+        life.begin()
+        if await _is_settled(life):
+            await _one_life(life, failpoints)
+    return 0
+
+
+async def _is_settled(life: Life) -> bool:
+    """Finish a join that was begun, in this life or before a power cut. False: look again, or stop."""
+    intent = read_intent(life.config.data)
+    if intent is None:
+        return True
+    if not intent.answer:
+        joiner = life.start_joiner(intent)
+        work = asyncio.create_task(joiner.run())
+        reason = f"joining the cluster of {intent.host}; `raftberry join` shows how far it is"
+        waiting = asyncio.create_task(
+            _stand_by(life, life.config, _standby_status(life, Role.JOINING, reason))
+        )
+        await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (work, waiting):
+            task.cancel()
+        await asyncio.wait({work, waiting})
+        life.end_joiner("" if work.cancelled() else work.result())
+        return False
+    complete(life.config, intent, machine_id())
+    return True
+
+
+async def _one_life(life: Life, failpoints: Failpoints | None) -> None:
+    """From the data directory to the ports and back; until the process ends, or its ports are to be others."""
+    keyring = Keyring(life.config.data)
+    config = life.config.listening(keyring.advertised_host)
     founders = sorted(config.founders)
     directory = DataDirectory.open(
         config.data,
         name=config.node.name,
         machine_id=machine_id(),
         founders=founders,
-        draw_member_id=lambda: rng.getrandbits(64) or 1,
+        draw_member_id=lambda: life.rng.getrandbits(64) or 1,
     )
     with directory:
-        desk = FoundingDesk(config.node.name, directory.identity.member_id, founders)
+        _found_alone(config, directory)
+        identity = directory.identity
+        trust = Trust(config, keyring, identity.cluster_id, identity.member_id)
+        trust.prepare(identity.members)
+        desk = FoundingDesk(config.node.name, identity.member_id, founders)
         serving = Serving(
             config,
+            life.config,
+            trust,
             directory,
             desk,
-            PeerServer(config.peer.address, desk.answer),
-            rng,
-            notifier_from_environment(),
-            asyncio.Event(),
-            read_again or (lambda: config),
+            PeerServer(config.peer.address, desk.answer, credentials=trust.peer_credentials),
+            life.rng,
+            life.notifier,
+            life.stopped,
+            life.read_again,
         )
-        _prepare_loop(serving.stopped)
+        life.serving = serving
         await serving.peer_server.start()
         try:
-            await _run(serving, failpoints)
+            await _run(life, serving, failpoints)
         finally:
+            life.serving = life.parts = None
             await serving.peer_server.stop()
-    return 0
 
 
-async def _run(serving: Serving, failpoints: Failpoints | None) -> None:
+def _found_alone(config: Config, directory: DataDirectory) -> None:
+    """A cluster of one asks nobody: it exists, and has its CA, before a port opens."""
+    identity = directory.identity
+    if identity.cluster_id == 0 and len(config.founders) == 1:
+        founding = decide_founding(Founder(config.node.name, identity.member_id, config.founders), {})
+        assert founding is not None
+        directory.set_cluster(founding.cluster_id, founding.members, founding.version)
+        log.info("founded cluster=%s members=1", hex_id(founding.cluster_id))
+
+
+async def _run(life: Life, serving: Serving, failpoints: Failpoints | None) -> None:
     if serving.directory.removed_reason:
-        await _stand_by(serving, Role.REMOVED, _removed(serving, serving.directory.removed_reason))
+        reason = _removed(serving, serving.directory.removed_reason)
+        await _stand_by(life, serving.config, _standby_status(life, Role.REMOVED, reason))
         return
     try:
-        if not await _join_cluster(serving):
+        if not await _join_cluster(life, serving):
             return
         with more_time(serving.notifier, "recovering journal and store"):
-            parts = _assemble(serving, failpoints)
+            parts = assemble(serving, failpoints)
     except (CorruptData, DataDirectoryRefused) as error:
         log.critical("quarantined: %s", error)
-        await _stand_by(serving, Role.QUARANTINED, f"quarantined: {error}")
+        status = _standby_status(life, Role.QUARANTINED, f"quarantined: {error}")
+        await _stand_by(life, serving.config, status)
         return
-    await _serve_node(serving, parts)
+    await _serve_node(life, serving, parts)
 
 
 def _removed(serving: Serving, reason: str) -> str:
@@ -149,12 +180,12 @@ def _removed(serving: Serving, reason: str) -> str:
     return text
 
 
-async def _join_cluster(serving: Serving) -> bool:
+async def _join_cluster(life: Life, serving: Serving) -> bool:
     """The founding exchange, unless this directory already belongs to a cluster. False: stopped meanwhile."""
     directory, config = serving.directory, serving.config
     identity = directory.identity
     if identity.cluster_id == 0:
-        founding = await _found(serving, Founder(config.node.name, identity.member_id, config.founders))
+        founding = await _found(life, serving, Founder(config.node.name, identity.member_id, config.founders))
         if founding is None:
             return False
         directory.set_cluster(founding.cluster_id, founding.members, founding.version)
@@ -164,13 +195,11 @@ async def _join_cluster(serving: Serving) -> bool:
     return True
 
 
-async def _found(serving: Serving, own: Founder) -> Founding | None:
+async def _found(life: Life, serving: Serving, own: Founder) -> Founding | None:
     """Wait for the other founders, answering for the status meanwhile. None: stopped."""
     exchange = asyncio.create_task(found_cluster(own, serving.desk, rng=serving.rng))
-    if len(own.addresses) == 1:
-        return await exchange
-    waiting = "waiting for the other founders: no cluster exists yet"
-    standby = asyncio.create_task(_stand_by(serving, Role.FOUNDING, waiting))
+    status = _standby_status(life, Role.FOUNDING, "waiting for the other founders: no cluster exists yet")
+    standby = asyncio.create_task(_stand_by(life, serving.config, status))
     await asyncio.wait({exchange, standby}, return_when=asyncio.FIRST_COMPLETED)
     is_stopped = standby.done() and not exchange.done()
     for task in (exchange, standby):
@@ -182,137 +211,121 @@ async def _found(serving: Serving, own: Founder) -> Founding | None:
     return exchange.result()
 
 
-async def _stand_by(serving: Serving, role: Role, reason: str) -> None:
+def _standby_status(life: Life, role: Role, reason: str) -> NodeStatus:
+    identity = life.serving.directory.identity if life.serving else None
+    return NodeStatus(
+        name=life.config.node.name,
+        role=role,
+        alarms=(reason,),
+        member_id=hex_id(identity.member_id) if identity else "",
+        cluster_id=hex_id(identity.cluster_id) if identity and identity.cluster_id else "",
+        version=__version__,
+    )
+
+
+async def _stand_by(life: Life, config: Config, status: NodeStatus) -> None:
     """Answer for the status, refuse all else, until stopped."""
-    identity = serving.directory.identity
-    node = StandbyNode(
-        NodeStatus(
-            name=serving.config.node.name,
-            role=role,
-            alarms=(reason,),
-            member_id=hex_id(identity.member_id),
-            cluster_id=hex_id(identity.cluster_id) if identity.cluster_id else "",
-            version=__version__,
-        )
-    )
-    client = ClientServer(node, serving.config.client.address)
-    try:
-        async with open_web(serving.config, node, NodeFacts(serving.config, client.tally)):
-            await client.start()
-            serving.notifier.ready(reason)
-            with beating(serving.notifier, lambda: reason):
-                await serving.stopped.wait()
-    finally:
-        await client.stop(grace=0)
-
-
-@dataclass(slots=True)
-class _Parts:
-    """A node and its links, which know each other."""
-
-    core: NodeCore
-    node: Node
-    links: PeerLinks
-    upcalls: CoreLinks
-
-
-def _assemble(serving: Serving, failpoints: Failpoints | None) -> _Parts:
-    """Recover the data directory and put the node together. Raises CorruptData."""
-    config, directory = serving.config, serving.directory
-    identity = directory.identity
-    parts: _Parts
-    workers = ThreadWorkers(asyncio.get_running_loop(), _end_process, failpoints)
-    addresses = config.founders
-    core = NodeCore(
-        Self(
-            member_id=identity.member_id,
-            name=identity.name,
-            cluster_id=identity.cluster_id,
-            members=_with_addresses(identity.members, addresses),
-            boot_nonce=serving.rng.getrandbits(63) + 1,
-            version=__version__,
-            members_version=identity.members_version,
-            peer_address=config.advertised_peer_address,
-        ),
-        directory.journal,
-        directory.store,
-        workers=workers,
-        send=lambda member, frame, is_bulk: parts.links.send(member, frame, bulk=is_bulk),
-        wake=lambda: parts.node.wake(),  # noqa: PLW0108 - there is no node yet
-        clock=system_clock,
-        rng=serving.rng,
-        options=_node_options(config),
-        consensus_options=_consensus_options(config),
-        state_options=StateOptions(),
-    )
-    node = Node(core, workers, _end_process)
-    peers = _addresses_of(core.contacts.peers.values())
-    upcalls = CoreLinks(core, node)
-    parts = _Parts(core, node, PeerLinks(serving.peer_server, peers, upcalls, rng=serving.rng), upcalls)
-    core.events.listeners.append(_event_logger(core))
-
-    def replaced(store: Store) -> None:
-        assert isinstance(store, LmdbStore)
-        directory.replace_store(store)
-
-    core.on_store_replaced, core.on_quarantined = replaced, directory.quarantine
-    core.on_removed = directory.mark_removed
-    core.contacts.on_peers_changed = lambda members: parts.links.set_peers(_addresses_of(members))
-    core.contacts.on_members_heard = partial(_remember_members, serving, workers)
-    return parts
-
-
-def _addresses_of(members: Iterable[Member]) -> list[PeerAddress]:
-    return [PeerAddress(member.member_id, member.name, member.peer_address) for member in members]
-
-
-def _remember_members(
-    serving: Serving, workers: ThreadWorkers, members: Sequence[Member], version: int
-) -> None:
-    """For those who ask whether there is a cluster, and for the next start: whom to dial."""
-    directory = serving.directory
-    serving.desk.joined(directory.identity.cluster_id, members, version)
-    workers.write("identity", lambda: directory.remember_members(members, version), lambda _: None)
-
-
-async def _serve_node(serving: Serving, parts: _Parts) -> None:
+    node, reason = StandbyNode(status), "; ".join(status.alarms)
+    trust = life.serving.trust if life.serving else None
     access = Access(
-        lambda: parts.core.state.access,
-        system_clock,
-        is_token_required=serving.config.security.require_tokens,
+        lambda: node.state.access, system_clock, is_token_required=bool(trust and trust.is_token_required)
     )
-    client = ClientServer(parts.node, serving.config.client.address, access=access)
-    facts = NodeFacts(serving.config, client.tally)
-    observing = make_observing(parts.core, parts.node, parts.links, facts)
+    # A node that joins has given its ports up, and its next ones are not known yet: it answers on loopback.
+    settled = config.listening("")
+    client = ClientServer(node, settled.client.address, credentials=_client_credentials(trust), access=access)
+    async with _local_socket(life, config, node):
+        try:
+            web = open_web(settled, node, NodeFacts(settled, client.tally), access=access)
+            async with web:
+                await client.start()
+                life.notifier.ready(reason)
+                with beating(life.notifier, lambda: reason):
+                    await life.stopped.wait()
+        finally:
+            await client.stop(grace=0)
+
+
+def _client_credentials(trust: Trust | None) -> Credentials | None:
+    return server_credentials(lambda: trust.keyring.material) if trust and trust.is_secured else None
+
+
+@asynccontextmanager
+async def _local_socket(
+    life: Life, config: Config, node: Node | StandbyNode, admission: Admission | None = None
+) -> AsyncIterator[None]:
+    """For root and the service's group, while the body runs."""
+    path = socket_path(config)
+    if path is None:
+        yield
+        return
+    services = {local.SERVICE: local.LocalService(life).handlers()}
+    if admission is not None:
+        services[join.SERVICE] = join.JoinService(admission).handlers()
+    fingerprint = life.serving.trust.fingerprint if life.serving else NO_FINGERPRINT
+    server = ClientServer(
+        node, f"{UNIX_PREFIX}{path}", fingerprint=fingerprint, inviter=admission, extras=services
+    )
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop(grace=LOCAL_GRACE_S)
+
+
+async def _serve_node(life: Life, serving: Serving, parts: Parts) -> None:
+    config, trust, core = serving.config, serving.trust, parts.core
+    access = Access(lambda: core.state.access, system_clock, is_token_required=trust.is_token_required)
+    admission = Admission(config, core, parts.node, trust)
+    client = ClientServer(
+        parts.node,
+        config.client.address,
+        credentials=_client_credentials(trust),
+        access=access,
+        fingerprint=trust.fingerprint,
+        inviter=admission,
+        extras={join.SERVICE: join.JoinService(admission).handlers()},
+    )
+    facts = NodeFacts(config, client.tally)
+    observing = make_observing(core, parts.node, parts.links, facts)
     parts.upcalls.on_observing = observing.on_frame
-    async with open_web(serving.config, parts.node, facts, observing, access):
+    parts.node.security = trust.status
+    serving.peer_server.answer_authority = trust.authority_for(lambda member: member in core.members)
+    life.parts = parts
+    keeping = asyncio.create_task(trust.keep(lambda: addresses_of(core.contacts.peers.values())))
+    async with (
+        _local_socket(life, config, parts.node, admission),
+        open_web(config, parts.node, facts, observing, access, trust.web_context()),
+    ):
         await client.start()
-        await _run_until_stopped(serving, parts)
+        await _run_until_stopped(life, serving, parts)
+    keeping.cancel()
     await client.stop(grace=1.0)
     await parts.links.stop()
     await parts.node.close()
 
 
-async def _run_until_stopped(serving: Serving, parts: _Parts) -> None:
+async def _run_until_stopped(life: Life, serving: Serving, parts: Parts) -> None:
     parts.node.start()
     await parts.links.start()
     log.info(
-        "serving name=%s client=%s peer=%s web=%s member=%s boot=%d",
+        "serving name=%s client=%s peer=%s web=%s member=%s boot=%d secured=%s",
         serving.config.node.name,
         serving.config.client.address,
         serving.config.peer.address,
         serving.config.web.address,
         hex_id(parts.core.me.member_id),
         parts.core.boot_count,
+        "yes" if serving.trust.is_secured else "no",
     )
     serving.notifier.ready("serving")
     _reload_on_hangup(serving, parts.core)
     with beating(
         serving.notifier, lambda: describe(parts.node.status()), lambda: ailment_of(parts.node, system_clock)
     ):
-        await serving.stopped.wait()
-    serving.notifier.stopping("handing over")
-    log.info("stopping name=%s", serving.config.node.name)
+        await life.stopped.wait()
+    if life.is_ending:
+        serving.notifier.stopping("handing over")
+    log.info("%s name=%s", "stopping" if life.is_ending else "listening anew", serving.config.node.name)
     with more_time(serving.notifier, "writing a checkpoint"):
         await parts.node.stop(deadline_ns=system_clock.monotonic_ns() + STOP_BOUND_NS)
 
@@ -321,55 +334,20 @@ def _reload_on_hangup(serving: Serving, core: NodeCore) -> None:
     """Under systemd SIGHUP is `systemctl reload`; elsewhere it is a terminal that closes, and ends the node."""
     if not serving.notifier.is_active:
         return
-    reload = Reload(serving.config, serving.read_again, serving.notifier, system_clock)
+    reload = Reload(serving.told, serving.read_again, serving.notifier, system_clock)
 
     def apply(options: NodeOptions) -> None:
         core.options = options
+        serving.trust.reload()
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: reload.run(apply, _node_options))
-
-
-def _node_options(config: Config) -> NodeOptions:
-    return NodeOptions(
-        journal_bytes_max=config.journal.size_max_bytes,
-        watch_keep_bytes=config.watch.keep_bytes,
-        checkpoint_bytes_min=config.storage.checkpoint_bytes,
-        store_bytes_max=config.storage.size_max_bytes,
-    )
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: reload.run(apply, node_options))
 
 
-def _consensus_options(config: Config) -> ConsensusOptions:
-    return ConsensusOptions(
-        heartbeat_ns=config.cluster.heartbeat_ns,
-        election_timeout_min_ns=config.cluster.election_timeout_min_ns,
-        election_timeout_max_ns=config.cluster.election_timeout_max_ns,
-    )
-
-
-def _with_addresses(members: tuple[Member, ...], addresses: dict[str, str]) -> tuple[Member, ...]:
-    """The configuration of this start says where the founders are now."""
-    return tuple(
-        replace(member, peer_address=addresses.get(member.name, member.peer_address)) for member in members
-    )
-
-
-def _event_logger(core: NodeCore) -> Callable[[ConsensusEvent], None]:
-    def log_event(event: ConsensusEvent) -> None:
-        level = logging.INFO if event.kind in _LOGGED_KINDS else logging.DEBUG
-        if log.isEnabledFor(level):
-            peer = (
-                "" if event.peer is None or event.peer not in core.members else core.members[event.peer].name
-            )
-            log.log(level, "%s%s", event, f" peer_name={peer}" if peer else "")
-
-    return log_event
-
-
-def _prepare_loop(stopped: asyncio.Event) -> None:
+def _prepare_loop(end: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_on_loop_exception)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(number, end)
 
 
 def _on_loop_exception(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
@@ -377,10 +355,3 @@ def _on_loop_exception(_loop: asyncio.AbstractEventLoop, context: dict[str, obje
     error = context.get("exception")
     if not isinstance(error, RaftberryError):
         log.error("event loop: %s: %r", context.get("message"), error)
-
-
-def _end_process(error: BaseException) -> None:
-    """A failed commit or a bug: nothing more may be said or acknowledged (section 3 of the design)."""
-    log.critical("this node ends now: %s", error, exc_info=not isinstance(error, RaftberryError))
-    logging.shutdown()
-    os._exit(1)

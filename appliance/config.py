@@ -12,107 +12,43 @@ import difflib
 import socket
 import tomllib
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from appliance import limits
+from appliance.addresses import is_loopback, join_address, parse_members, split_address
 from appliance.errors import ConfigurationError
-from appliance.units import Duration, Size, parse_duration, parse_size
+from appliance.sections import (
+    AUTO,
+    ClientOptions,
+    ClusterOptions,
+    JournalOptions,
+    LogOptions,
+    NodeOptions,
+    PeerOptions,
+    Section,
+    SecurityOptions,
+    StorageOptions,
+    WatchOptions,
+    WebOptions,
+)
+from appliance.units import Size, parse_duration, parse_size
 
 CONFIGURATION_DIRECTORY: Final = Path("/etc/raftberry")
 ENVIRONMENT_PREFIX: Final = "RAFTBERRY_"
+RUNTIME_DIRECTORY: Final = "RUNTIME_DIRECTORY"
+"""Set by systemd for a service that has one."""
+
+SOCKET_NAME: Final = "raftberry.sock"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+DEFAULT_PORTS: Final = {"client": 7440, "peer": 7441, "web": 7442}
 
 _MS: Final = 1_000_000
 _STORE_SIZE_MIN: Final = 64 * limits.MIB
 _JOURNAL_SIZE_MIN: Final = 4 * limits.ENTRY_BYTES_MAX
-
-
-class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A table of the TOML file. Fields carry their unit, the key in the file (`name=`) does not."""
-
-
-class NodeOptions(Section, frozen=True):
-    """[node]"""
-
-    name: str = ""
-    """Unique in the cluster. Empty: the machine's host name, filled in by load()."""
-
-
-class ClusterOptions(Section, frozen=True):
-    """[cluster]"""
-
-    initial_members: dict[str, str] = {}
-    """Founders: name to peer address. Empty: this node founds a cluster of one."""
-
-    heartbeat_ns: Duration = msgspec.field(default=Duration(150 * _MS), name="heartbeat")
-    election_timeout_min_ns: Duration = msgspec.field(
-        default=Duration(500 * _MS), name="election_timeout_min"
-    )
-    election_timeout_max_ns: Duration = msgspec.field(
-        default=Duration(1_000 * _MS), name="election_timeout_max"
-    )
-
-
-class StorageOptions(Section, frozen=True):
-    """[storage]"""
-
-    data: str = "/var/lib/raftberry"
-    size_max_bytes: Size = msgspec.field(default=Size(8 * limits.GIB), name="size_max")
-    checkpoint_bytes: Size = Size(32 * limits.MIB)
-    """Log bytes after which a checkpoint is due."""
-
-
-class JournalOptions(Section, frozen=True):
-    """[journal]"""
-
-    size_max_bytes: Size = msgspec.field(default=Size(256 * limits.MIB), name="size_max")
-
-
-class WatchOptions(Section, frozen=True):
-    """[watch]"""
-
-    keep_bytes: Size = Size(64 * limits.MIB)
-    """Log kept behind the checkpoint for watches that resume."""
-
-
-class ClientOptions(Section, frozen=True):
-    """[client]"""
-
-    address: str = "127.0.0.1:7440"
-
-
-class PeerOptions(Section, frozen=True):
-    """[peer]"""
-
-    address: str = "127.0.0.1:7441"
-    advertise: str = ""
-    """Where other nodes reach this one; empty: at address, or at HOSTNAME.local where that is all of them."""
-
-
-class WebOptions(Section, frozen=True):
-    """[web]"""
-
-    address: str = "127.0.0.1:7442"
-
-
-class SecurityOptions(Section, frozen=True):
-    """[security]"""
-
-    insecure: bool = False
-    """Listen beyond loopback without TLS."""
-
-    require_tokens: bool = False
-    """Ask for a token also where there is no TLS; with TLS it is always asked for."""
-
-
-class LogOptions(Section, frozen=True):
-    """[log]"""
-
-    level: str = "info"
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -129,6 +65,29 @@ class Config(msgspec.Struct, frozen=True):
     security: SecurityOptions = SecurityOptions()
     log: LogOptions = LogOptions()
 
+    def listening(self, advertised_host: str) -> Config:
+        """The same with its addresses settled: those that are auto, and where other machines find this node.
+
+        advertised_host: the host they know it by; empty: the cluster was never opened to them.
+        """
+        everywhere = "0.0.0.0" if advertised_host and not self.security.insecure else "127.0.0.1"
+        settled: dict[str, Section] = {}
+        for section, port in DEFAULT_PORTS.items():
+            options = getattr(self, section)
+            if options.address == AUTO:
+                options = msgspec.structs.replace(options, address=f"{everywhere}:{port}")
+            if section == "peer" and advertised_host and not options.advertise:
+                _, peer_port = split_address(options.address, what="peer.address")
+                options = msgspec.structs.replace(options, advertise=join_address(advertised_host, peer_port))
+            settled[section] = options
+        return msgspec.structs.replace(self, **settled)
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether a port listens beyond loopback; of addresses that are settled."""
+        addresses = (self.client.address, self.peer.address, self.web.address)
+        return not all(is_loopback(split_address(address, what="address")[0]) for address in addresses)
+
     @property
     def data(self) -> Path:
         """The data directory."""
@@ -142,6 +101,8 @@ class Config(msgspec.Struct, frozen=True):
     @property
     def advertised_peer_address(self) -> str:
         """Where this node says that it is. A name survives a new DHCP lease, an address does not."""
+        if self.peer.address == AUTO:
+            return self.listening("").advertised_peer_address
         named = self.peer.advertise or self.cluster.initial_members.get(self.node.name)
         if named:
             return named
@@ -175,42 +136,14 @@ def load(
             section, key = name.split(".")
             values[section, key] = _convert("command line", section, key, value, is_text=True)
     values[("node", "name")] = values.get(("node", "name")) or socket.gethostname().partition(".")[0]
+    if not values.get(("client", "socket")) and environment.get(RUNTIME_DIRECTORY):
+        values["client", "socket"] = f"{environment[RUNTIME_DIRECTORY].partition(':')[0]}/{SOCKET_NAME}"
     config = _build(values)
+    if not config.client.socket:
+        values["client", "socket"] = str(config.data / SOCKET_NAME)
+        config = _build(values)
     _check(config)
     return config
-
-
-def split_address(address: str, *, what: str) -> tuple[str, int]:
-    """(host, port) of `HOST:PORT` or `[IPV6]:PORT`."""
-    host, separator, port = address.rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    is_bracketed = host.startswith("[") and host.endswith("]")
-    if not separator or not bare or (":" in bare and not is_bracketed):
-        raise ConfigurationError(f"{what}: {address!r} is not HOST:PORT, as in 127.0.0.1:7440 or [::1]:7440")
-    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
-        raise ConfigurationError(f"{what}: port {port!r} of {address!r} is not a number from 1 to 65535")
-    return bare, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether nothing outside this machine can reach what listens there. Names other than localhost: no."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def parse_members(text: str) -> dict[str, str]:
-    """`NAME=HOST:PORT,NAME=HOST:PORT` as it stands in flags and environment."""
-    members: dict[str, str] = {}
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
-        name, separator, address = part.partition("=")
-        if not separator or not name or not address:
-            raise ValueError(f"{part!r} is not NAME=HOST:PORT")
-        if name in members:
-            raise ValueError(f"{name} is named twice")
-        members[name] = address
-    return members
 
 
 def _files(path: Path | None, directory: Path) -> Iterator[Path]:
@@ -298,12 +231,15 @@ def _build(values: Values) -> Config:
 def _check(config: Config) -> None:
     """Relations between options; the first that does not hold raises."""
     _check_name("node.name", config.node.name)
+    closed = config.listening("")
     addresses = {
-        "client.address": config.client.address,
-        "peer.address": config.peer.address,
-        "web.address": config.web.address,
+        "client.address": closed.client.address,
+        "peer.address": closed.peer.address,
+        "web.address": closed.web.address,
     }
-    _check_addresses(addresses, is_insecure=config.security.insecure)
+    _check_addresses(
+        addresses, is_plaintext_allowed=config.security.insecure or not config.cluster.initial_members
+    )
     _check_members(config)
     _check_times(config.cluster)
     _check_sizes(config)
@@ -320,17 +256,19 @@ def _check_name(what: str, name: str) -> None:
         raise ConfigurationError(f"{what}: {name!r} is not a name: {rule}")
 
 
-def _check_addresses(addresses: Mapping[str, str], *, is_insecure: bool) -> None:
+def _check_addresses(addresses: Mapping[str, str], *, is_plaintext_allowed: bool) -> None:
+    """Founders that are named have no CA in common yet: beyond loopback they are plaintext, or refused."""
     seen: dict[str, str] = {}
     for what, address in addresses.items():
         host, _ = split_address(address, what=what)
         if address in seen:
             raise ConfigurationError(f"{what}: {address} is already {seen[address]}; give each its own port")
         seen[address] = what
-        if not is_loopback(host) and not is_insecure:
+        if not is_loopback(host) and not is_plaintext_allowed:
             raise ConfigurationError(
-                f"{what}: {address} can be reached from other machines, without encryption or identity "
-                "check; allow it with --insecure (security.insecure = true), or listen on 127.0.0.1"
+                f"{what}: {address} can be reached from other machines, and founders named by initial_members have no "
+                "encryption and no identity check; start one node alone and let the others join (`raftberry invite`), "
+                "or allow it with --insecure (security.insecure = true), or listen on 127.0.0.1"
             )
 
 

@@ -28,6 +28,32 @@ CONFIGURATION = b"\2"
 """First byte of an entry that is a Configuration and nothing else; the rest is the encoded message."""
 
 
+NODE_HOST = "raftberry.internal"
+"""In every node's certificate: clients check this name and the CA, because addresses change and the CA does not."""
+
+
+def member_uri(cluster_id: ClusterId, member_id: MemberId) -> str:
+    """What a node's certificate says of whom it belongs to."""
+    return f"raftberry://{hex_id(cluster_id)}/member/{hex_id(member_id)}"
+
+
+def member_host(cluster_id: ClusterId, member_id: MemberId) -> str:
+    """The name that whoever dials a member wants to see in its certificate, wherever it listens."""
+    return f"{hex_id(member_id)}.member.{hex_id(cluster_id)}.{NODE_HOST}"
+
+
+@dataclass(frozen=True, slots=True)
+class TlsMaterial:
+    """What one end of TLS shows and trusts, as PEM. Its repr shows nothing."""
+
+    authority_pem: bytes
+    chain_pem: bytes
+    key_pem: bytes
+
+    def __repr__(self) -> str:
+        return "TlsMaterial()"
+
+
 def hex_id(number: int) -> str:
     """Text form of a MemberId, ClusterId or boot nonce: 16 hex digits."""
     return f"{number:016x}"
@@ -115,6 +141,7 @@ class Role(Enum):
     LEADER = "leader"
     LEARNER = "learner"
     QUARANTINED = "quarantined"
+    JOINING = "joining"
     REMOVED = "removed"
 
 

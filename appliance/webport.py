@@ -5,6 +5,7 @@ Called by app.py; loop thread.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -81,6 +82,7 @@ async def open_web(
     facts: Facts,
     observing: Observing | None = None,
     access: Access | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[None]:
     """Serve the web port while the body runs. ConfigurationError if the port cannot be had.
 
@@ -92,7 +94,7 @@ async def open_web(
     app = make_app(
         node, observing, facts, access or OpenAccess(), is_any_host_allowed=config.security.insecure
     )
-    server = WebServer(app, config.web.address)
+    server = WebServer(app, config.web.address, tls=tls)
     await server.start()
     try:
         yield

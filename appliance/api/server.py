@@ -7,6 +7,9 @@ Source for the options: grpc's doc/keepalive.md and include/grpc/impl/channel_ar
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 import grpc
@@ -27,6 +30,17 @@ from appliance.node.tokens import NO_FINGERPRINT
 CONCURRENT_CALLS_PER_CONNECTION_MAX: Final = 1_000
 """HTTP/2 streams of one connection; a client that wants more waits in its own library."""
 
+CONNECTIONS_MAX: Final = 2_000
+"""Of one port; more are closed unread. Some 100 MB at worst, and far below the service's descriptors."""
+
+HANDSHAKE_TIMEOUT_MS: Final = 5_000
+"""A Pi Zero takes 100 ms for TLS; a sensor on a bad radio a second or two."""
+
+IDLE_MS: Final = 300_000
+
+UNIX_PREFIX: Final = "unix:"
+SOCKET_MODE: Final = 0o660
+
 GATED_SERVICES: Final = (reading.SERVICE, key_value.SERVICE)
 """SERVING only while a commit or a ReadIndex round was confirmed within two election timeouts."""
 
@@ -45,6 +59,11 @@ _OPTIONS: Final = (
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 0),
+    # Whoever connects and says nothing, or a byte a second, is gone after this; gRPC's default is two minutes.
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
+    # A connection without a call costs some 50 KB: a client that comes back after five minutes connects anew.
+    ("grpc.max_connection_idle_ms", IDLE_MS),
+    ("grpc.max_allowed_incoming_connections", CONNECTIONS_MAX),
 )
 
 
@@ -59,9 +78,14 @@ class ClientServer:
         credentials: grpc.ServerCredentials | None = None,
         access: Access | None = None,
         fingerprint: bytes = NO_FINGERPRINT,
+        inviter: tokens.Inviter | None = None,
+        extras: Mapping[str, Handlers] | None = None,
     ) -> None:
-        """access None: no token is asked for. fingerprint: of the cluster's CA."""
-        self._fingerprint = fingerprint
+        """address may be unix:PATH. access None: no token is asked for. fingerprint: of the cluster's CA.
+
+        extras: services beside those that every port of a node has.
+        """
+        self._fingerprint, self._inviter, self._extras = fingerprint, inviter, extras or {}
         self._node = node
         self._access = access
         self._address = address
@@ -97,6 +121,8 @@ class ClientServer:
             self._health_task.cancel()
         await self._health.enter_graceful_shutdown()
         await server.stop(grace)
+        if self._address.startswith(UNIX_PREFIX):
+            Path(self._address.removeprefix(UNIX_PREFIX)).unlink(missing_ok=True)
         log.info("client port closed address=%s port=%d", self._address, self.port)
 
     def _add_services(self, server: aio.Server) -> None:
@@ -105,9 +131,10 @@ class ClientServer:
             key_value.SERVICE: key_value.KeyValueService(self._node).handlers(),
             cluster.CLUSTER: cluster.ClusterService(self._node).handlers(),
             cluster.MAINTENANCE: cluster.MaintenanceService(self._node).handlers(),
-            tokens.SERVICE: tokens.AccessService(self._node, self._fingerprint).handlers(),
+            tokens.SERVICE: tokens.AccessService(self._node, self._fingerprint, self._inviter).handlers(),
             sample.KEY_VALUE: sample.KeyValueService(self._node).handlers(),
             sample.RAFT: sample.RaftService(self._node).handlers(),
+            **self._extras,
         }
         counted = {name: tallied(name, handlers, self.tally) for name, handlers in services.items()}
         server.add_generic_rpc_handlers((GatedHandlers(counted, self._access),))
@@ -115,6 +142,8 @@ class ClientServer:
         reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
 
     def _bind(self, server: aio.Server) -> int:
+        if self._address.startswith(UNIX_PREFIX):
+            return _bind_socket(server, Path(self._address.removeprefix(UNIX_PREFIX)))
         try:
             if self._credentials is None:
                 port = server.add_insecure_port(self._address)
@@ -138,6 +167,21 @@ class ClientServer:
         )
         for service in GATED_SERVICES:
             await self._health.set(service, status)
+
+
+def _bind_socket(server: aio.Server, path: Path) -> int:
+    """For the owner and the group of the directory: whoever may open the socket may do everything."""
+    path.unlink(missing_ok=True)
+    # Between bind and chmod nobody else may come in.
+    mask = os.umask(0o177)
+    try:
+        port = server.add_insecure_port(f"{UNIX_PREFIX}{path}")
+        path.chmod(SOCKET_MODE)
+    except (RuntimeError, OSError) as error:
+        raise _not_bound(f"{UNIX_PREFIX}{path}") from error
+    finally:
+        os.umask(mask)
+    return port
 
 
 def _not_bound(address: str) -> ConfigurationError:

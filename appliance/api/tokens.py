@@ -9,13 +9,13 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from appliance import limits
 from appliance.api import validate
 from appliance.api.calls import Context, Handlers, deadline_ns, unary
 from appliance.api.port import Node
-from appliance.errors import InvalidArgument
+from appliance.errors import ConditionFailed, InvalidArgument
 from appliance.node.tokens import SECRET_BYTES, Secret, format_token, hash_token
 from appliance.state.access import TokenRecord, token_message
 from raftberry.internal.v1 import command_pb2
@@ -24,17 +24,30 @@ from raftberry.v1 import access_pb2, reading_pb2
 SERVICE: Final = access_pb2.DESCRIPTOR.services_by_name["AccessService"].full_name
 
 
+INVITE_TTL_S: Final = 3_600
+INVITE_TTL_S_MAX: Final = 7 * 86_400
+"""Whoever finds the line in a shell's history next month has found nothing."""
+
+
+class Inviter(Protocol):
+    """Makes invites."""
+
+    async def invite(self, *, uses: int, ttl_seconds: int, deadline_ns: int) -> tuple[str, str, int]:
+        """(text, host of this node's client port, end in Unix nanoseconds). ConditionFailed if it is not open."""
+
+
 class AccessService:
     """One instance serves all calls. fingerprint: of the cluster's CA, zeros where there is none."""
 
-    def __init__(self, node: Node, fingerprint: bytes) -> None:
-        self._node, self._fingerprint = node, fingerprint
+    def __init__(self, node: Node, fingerprint: bytes, inviter: Inviter | None = None) -> None:
+        self._node, self._fingerprint, self._inviter = node, fingerprint, inviter
 
     def handlers(self) -> Handlers:
         return {
             "CreateToken": unary(self.CreateToken, access_pb2.CreateTokenRequest),
             "ListTokens": unary(self.ListTokens, access_pb2.ListTokensRequest),
             "RevokeToken": unary(self.RevokeToken, access_pb2.RevokeTokenRequest),
+            "CreateInvite": unary(self.CreateInvite, access_pb2.CreateInviteRequest),
         }
 
     async def CreateToken(
@@ -80,6 +93,23 @@ class AccessService:
         operation = command_pb2.Operation(revoke_token=revoke)
         outcome = await self._node.write(operation, deadline_ns=deadline_ns(context))
         return access_pb2.RevokeTokenResponse(index=outcome.index, term=outcome.term)
+
+    async def CreateInvite(
+        self, request: access_pb2.CreateInviteRequest, context: Context
+    ) -> access_pb2.CreateInviteResponse:
+        uses, ttl_seconds = request.uses or 1, request.ttl_seconds or INVITE_TTL_S
+        if uses > limits.INVITE_USES_MAX:
+            raise InvalidArgument("uses", f"{uses} is above {limits.INVITE_USES_MAX}")
+        if ttl_seconds > INVITE_TTL_S_MAX:
+            raise InvalidArgument("ttl_seconds", f"{ttl_seconds} is above {INVITE_TTL_S_MAX}, a week")
+        if self._inviter is None:
+            raise ConditionFailed(
+                "this node takes no part in a cluster now and can't invite; see `raftberry status`"
+            )
+        text, host, expires = await self._inviter.invite(
+            uses=uses, ttl_seconds=ttl_seconds, deadline_ns=deadline_ns(context)
+        )
+        return access_pb2.CreateInviteResponse(invite=text, host=host, expires_unix_nano=expires)
 
 
 def scopes(field: str, globs: Sequence[str]) -> tuple[str, ...]:

@@ -117,7 +117,7 @@ def restore_command(
         node = NewNode(
             name=config.node.name,
             machine_id=machine_id(),
-            peer_address=config.peer.address,
+            peer_address=config.listening("").peer.address,
             draw_member_id=lambda: rng.getrandbits(64) or 1,
             cluster_id_of=lambda member: derive_cluster_id({config.node.name: member}),
         )

@@ -9,10 +9,10 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from appliance.addresses import split_address
 from appliance.cli.output import FORMATS
 from appliance.client.connection import Connection
 from appliance.client.credentials import UNIX_PREFIX, ClientCredentials
-from appliance.config import split_address
 from appliance.errors import ConfigurationError, InvalidArgument
 from appliance.node.tokens import parse_token
 from appliance.units import Duration, parse_duration

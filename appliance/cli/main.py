@@ -26,6 +26,11 @@ EXIT_INTERRUPTED: Final = 130
 
 TRACEBACK_VARIABLE: Final = "RAFTBERRY_TRACEBACK"
 
+CIPHERS_VARIABLE: Final = "GRPC_SSL_CIPHER_SUITES"
+RESTRICTED_CIPHERS: Final = "ECDHE-RSA-AES256-GCM-SHA384"
+"""For TLS 1.2 only, and for RSA keys only, which none of our certificates has: so TLS 1.3 is what is left. gRPC's
+Python has no setting for the version."""
+
 COMMANDS: Final = {
     "serve": ("appliance.cli.serve:serve", "Run one node."),
     "dev": ("appliance.cli.dev:dev", "Run a whole cluster on this machine, for trying and testing."),
@@ -39,6 +44,8 @@ COMMANDS: Final = {
     "top": ("appliance.cli.cluster:top", "The same as `status --live`."),
     "members": ("appliance.cli.members:members", "List, add, remove, promote and move members."),
     "transfer": ("appliance.cli.cluster:transfer", "Hand leadership to another member."),
+    "invite": ("appliance.cli.forming:invite", "Let another machine join; prints what to type there."),
+    "join": ("appliance.cli.forming:join", "Make this machine a member of another's cluster."),
     "token": ("appliance.cli.token:token", "Make, list and revoke tokens: who may do what."),
     "import": ("appliance.cli.csv_files:import_csv", "Write a CSV file into one series; resumable."),
     "export": ("appliance.cli.csv_files:export_csv", "Write one series to a CSV file."),
@@ -91,6 +98,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command line; the exit status. Never raises, unless a trace was asked for."""
     # Read by gRPC when it is imported, with the command: its own log lines are not for users.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    os.environ[CIPHERS_VARIABLE] = RESTRICTED_CIPHERS
     try:
         status = cli.main(args=list(arguments), prog_name="raftberry", standalone_mode=False)
         sys.stdout.flush()

@@ -14,6 +14,7 @@ from typing import Final
 from appliance import errors
 from appliance.cli.common import connect
 from appliance.cli.output import Row
+from appliance.cli.times import format_time
 from appliance.client.connection import Connection
 from appliance.client.methods import GET_STATUS
 from appliance.units import Duration
@@ -137,6 +138,10 @@ def _status_row(endpoint: str, status: cluster_pb2.GetStatusResponse, head: int)
         "member_id": status.member_id,
         "cluster_id": status.cluster_id,
         "version": status.version,
+        "secured": status.secured,
+        "certificate_expires": format_time(status.certificate_expires_unix_nano)
+        if status.certificate_expires_unix_nano
+        else "",
         "alarms": list(status.alarms),
     }
 

@@ -11,9 +11,9 @@ import click
 from appliance.cli.common import DurationType, connect, connection_options, note, output_option
 from appliance.cli.output import Row, emit, emit_one
 from appliance.cli.times import format_time
-from appliance.client.methods import CREATE_TOKEN, LIST_TOKENS, REVOKE_TOKEN
+from appliance.client.methods import CREATE_TOKEN, GET_AUTHORITY, LIST_TOKENS, REVOKE_TOKEN
 from appliance.units import Duration
-from raftberry.v1 import access_pb2
+from raftberry.v1 import access_pb2, join_pb2
 
 COLUMNS: Final = ("name", "write", "read", "key_write", "key_read", "operator", "rate", "expires")
 
@@ -122,6 +122,21 @@ def revoke(name: str, endpoints: tuple[str, ...], timeout: Duration, output: str
             REVOKE_TOKEN, access_pb2.RevokeTokenRequest(name=name), is_repeatable=False
         )
     emit_one({"revoked": name, "index": response.index, "term": response.term}, output)
+
+
+@token.command()
+@connection_options
+def ca(endpoints: tuple[str, ...], timeout: Duration) -> None:
+    """Print the certificate of the cluster's CA: what applications need, beside a token. Not a secret.
+
+    Applications check that a node's certificate has the name raftberry.internal.
+
+    \b
+    Example: raftberry token ca > raftberry-ca.pem
+    """
+    with connect(endpoints, timeout) as connection:
+        response = connection.call(GET_AUTHORITY, join_pb2.GetAuthorityRequest())
+    click.echo(response.authority_pem.decode("ascii"), nl=False)
 
 
 def _row(one: access_pb2.Token) -> Row:

@@ -1,6 +1,7 @@
 """How a client proves itself, and knows the cluster: a token, and the cluster's CA.
 
-Invariant: a token that names a CA travels to nodes of that CA only, never in plain text. A certificate is checked
+Invariant: a token that names a CA travels to nodes of that CA only, never in plain text; the CA itself is fetched from
+the node by that name, where no file was given. A certificate is checked
 against the CA and one name that all nodes of a cluster share, because addresses change and the CA does not.
 """
 
@@ -11,11 +12,9 @@ from typing import Final
 
 import grpc
 
-from appliance.errors import ConfigurationError
+from appliance.client.authority import fetch_authority
+from appliance.model import NODE_HOST
 from appliance.node.tokens import NO_FINGERPRINT, parse_token
-
-NODE_NAME: Final = "raftberry.internal"
-"""In every node's certificate: whoever shows it is a node of the cluster whose CA signed it."""
 
 UNIX_PREFIX: Final = "unix:"
 
@@ -37,15 +36,12 @@ class ClientCredentials:
             return grpc.insecure_channel(
                 endpoint, options=[*options, ("grpc.default_authority", "localhost")]
             )
-        if not self.authority_pem:
-            if self.token and parse_token(self.token).fingerprint != NO_FINGERPRINT:
-                raise ConfigurationError(
-                    f"{endpoint}: this token is for an encrypted cluster and is not sent in plain text: "
-                    "name the certificate of the cluster's CA with --ca or RAFTBERRY_CA"
-                )
+        fingerprint = parse_token(self.token).fingerprint if self.token else NO_FINGERPRINT
+        if not self.authority_pem and fingerprint == NO_FINGERPRINT:
             return grpc.insecure_channel(endpoint, options=options)
-        channel_credentials = grpc.ssl_channel_credentials(self.authority_pem)
-        named = [*options, ("grpc.ssl_target_name_override", NODE_NAME)]
+        authority_pem = self.authority_pem or fetch_authority(endpoint, fingerprint)
+        channel_credentials = grpc.ssl_channel_credentials(authority_pem)
+        named = [*options, ("grpc.ssl_target_name_override", NODE_HOST)]
         return grpc.secure_channel(endpoint, channel_credentials, options=named)
 
 

@@ -10,7 +10,15 @@ from typing import Final, Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from raftberry.v1 import access_pb2, cluster_pb2, key_value_pb2, maintenance_pb2, reading_pb2
+from raftberry.v1 import (
+    access_pb2,
+    cluster_pb2,
+    join_pb2,
+    key_value_pb2,
+    local_pb2,
+    maintenance_pb2,
+    reading_pb2,
+)
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -101,4 +109,15 @@ LIST_TOKENS: Final = Method(
 )
 REVOKE_TOKEN: Final = Method(
     "AccessService/RevokeToken", access_pb2.RevokeTokenRequest, access_pb2.RevokeTokenResponse
+)
+CREATE_INVITE: Final = Method(
+    "AccessService/CreateInvite", access_pb2.CreateInviteRequest, access_pb2.CreateInviteResponse
+)
+
+OPEN: Final = Method("LocalService/Open", local_pb2.OpenRequest, local_pb2.OpenResponse)
+START_JOIN: Final = Method("LocalService/StartJoin", local_pb2.StartJoinRequest, local_pb2.StartJoinResponse)
+GET_JOIN: Final = Method("LocalService/GetJoin", local_pb2.GetJoinRequest, local_pb2.GetJoinResponse)
+
+GET_AUTHORITY: Final = Method(
+    "JoinService/GetAuthority", join_pb2.GetAuthorityRequest, join_pb2.GetAuthorityResponse
 )

@@ -7,6 +7,7 @@ board, where the board has a serial number.
 from __future__ import annotations
 
 import hashlib
+import socket
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,29 @@ def machine_id(root: Path = ROOT) -> str:
     if not any(parts):
         return ""
     return hashlib.sha256(b"raftberry\0" + "\0".join(parts).encode()).hexdigest()[:32]
+
+
+def primary_address() -> str:
+    """The address that this machine is reached by from its network; empty without one. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # A documentation address (RFC 5737): what the routing table would send from.
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return ""
+        address: str = probe.getsockname()[0]
+        return address
+
+
+def advertised_host() -> str:
+    """HOSTNAME.local where that means this machine (it survives a new DHCP lease), else its address. Blocks."""
+    address = primary_address()
+    name = f"{socket.gethostname().partition('.')[0]}.local"
+    try:
+        found = {str(item[4][0]) for item in socket.getaddrinfo(name, None, family=socket.AF_INET)}
+    except OSError:
+        found = set()
+    return name if address and address in found else address
 
 
 def board_serial(root: Path = ROOT) -> str:

@@ -22,7 +22,7 @@ from appliance.node.outcome import WriteOutcome, outcome_of
 from appliance.node.proposals import Completion
 from appliance.node.report import report
 from appliance.node.scan import RunningScan
-from appliance.node.status import NodeStatus
+from appliance.node.status import NodeStatus, SecurityStatus, with_security
 from appliance.node.transfer import transfer_leadership
 from appliance.node.watches import AppliedEffects, Watches
 from appliance.node.workers import ThreadWorkers
@@ -61,6 +61,9 @@ class Node:
         self.cycled_ns = self.started_ns
         """When consensus last had a turn: for the watchdog."""
         self.watches = Watches(core, workers)
+        self.security: Callable[[], SecurityStatus] = SecurityStatus
+        """What the ports are; for the status."""
+
         self.on_serving_change: list[Callable[[bool], None]] = []
 
     # life ------------------------------------------------------------------------------------------------
@@ -242,7 +245,7 @@ class Node:
     # the port: operating ---------------------------------------------------------------------------------
 
     def status(self) -> NodeStatus:
-        return report(self._core, self, self._rate.per_second())
+        return with_security(report(self._core, self, self._rate.per_second()), self.security())
 
     def figures(self) -> Figures:
         return figures(self._core, watch_count=self.watches.count)

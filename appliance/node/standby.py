@@ -29,7 +29,7 @@ class StandbyNode:
     """The port of floor 5 without a node behind it."""
 
     def __init__(self, status: NodeStatus) -> None:
-        assert status.role in (Role.FOUNDING, Role.QUARANTINED, Role.REMOVED)
+        assert status.role in (Role.FOUNDING, Role.QUARANTINED, Role.REMOVED, Role.JOINING)
         self._status = status
         self.state = StateMachine()
         self.on_serving_change: list[Callable[[bool], None]] = []
@@ -92,4 +92,4 @@ class StandbyNode:
 
     def _refuse(self) -> NoReturn:
         reason = "; ".join(self._status.alarms)
-        raise NoLeader(reason) if self._status.role is Role.FOUNDING else Quarantined(reason)
+        raise NoLeader(reason) if self._status.role in (Role.FOUNDING, Role.JOINING) else Quarantined(reason)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from appliance.model import Role
 
@@ -20,6 +20,16 @@ class PeerStatus:
     heard_ms_ago: int | None
     voter: bool
     refused: str
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityStatus:
+    """secured: encrypted, with tokens. The times and the fingerprint are those of the certificate and the CA."""
+
+    secured: bool = False
+    certificate_expires_unix_nano: int = 0
+    authority_fingerprint: str = ""
+    alarms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +60,17 @@ class NodeStatus:
     has_quorum: bool = False
     key_count: int = 0
     last_index: int = 0
+    secured: bool = False
+    certificate_expires_unix_nano: int = 0
+    authority_fingerprint: str = ""
+
+
+def with_security(status: NodeStatus, security: SecurityStatus) -> NodeStatus:
+    """The same node, with what its ports are."""
+    return replace(
+        status,
+        secured=security.secured,
+        certificate_expires_unix_nano=security.certificate_expires_unix_nano,
+        authority_fingerprint=security.authority_fingerprint,
+        alarms=(*status.alarms, *security.alarms),
+    )

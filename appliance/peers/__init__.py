@@ -4,12 +4,13 @@ Order of use: PeerServer.start (the peer port, answering through a FoundingDesk)
 directory knows no cluster, FoundingDesk.joined, PeerLinks.start. Knows nothing of Raft.
 """
 
+from appliance.peers.credentials import PeerCredentials
 from appliance.peers.events import LinkEvents
 from appliance.peers.founding import Founder, Founding, FoundingDesk
 from appliance.peers.founding_exchange import found_cluster
 from appliance.peers.links import PeerLinks
 from appliance.peers.server import PeerServer
-from appliance.peers.wire import PeerAddress, PeerCredentials, PeerOptions
+from appliance.peers.wire import PeerAddress, PeerOptions
 
 __all__ = [
     "Founder",

@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from appliance.peers.credentials import PeerCredentials
 from appliance.peers.founding import (
     Founder,
     FounderAnswer,
@@ -22,7 +23,7 @@ from appliance.peers.founding import (
     decide_founding,
     decode_answer,
 )
-from appliance.peers.wire import FOUND, PeerCredentials, PeerOptions, open_channel
+from appliance.peers.wire import FOUND, PeerOptions, open_channel
 from raftberry.internal.v1 import peer_pb2
 
 log = logging.getLogger(__name__)

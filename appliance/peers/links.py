@@ -17,6 +17,7 @@ from functools import partial
 import grpc
 
 from appliance.model import MemberId, hex_id
+from appliance.peers.credentials import NotWhoItClaims
 from appliance.peers.events import LinkEvents
 from appliance.peers.inbound import Context, InboundLane, read_hello
 from appliance.peers.outbound import LaneEvents, OutboundLane
@@ -97,6 +98,8 @@ class PeerLinks:
         inbound: InboundLane | None = None
         try:
             hello = await read_hello(context, timeout_s=self._server.options.hello_timeout_s)
+            if self._server.credentials is not None:
+                self._server.credentials.check(context.auth_context(), MemberId(hello.from_member))
             credit_bytes = self._server.options.credit_bytes
             inbound = InboundLane(context, hello, _lane_of(context), credit_bytes=credit_bytes)
             reason = await self._serve(inbound, hello)
@@ -104,6 +107,9 @@ class PeerLinks:
             status, reason = grpc.StatusCode.INVALID_ARGUMENT, f"bad frame: {error}"
             name = inbound.name if inbound else context.peer()
             log.warning("ended a stream that carried no frame of ours: peer=%s reason=%s", name, error)
+        except NotWhoItClaims as error:
+            status, reason = grpc.StatusCode.UNAUTHENTICATED, f"refused: {error}"
+            log.warning("refused a stranger: peer=%s reason=%s", context.peer(), error)
         except Exception as error:
             status, reason = grpc.StatusCode.INTERNAL, f"{type(error).__name__} while serving the stream"
             log.exception("ended a stream: peer=%s", inbound.name if inbound else context.peer())

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import grpc
 import grpc.aio
 
+from appliance.peers.credentials import PeerCredentials
 from appliance.peers.wire import (
     EXCHANGE,
     FRAME_BYTES_MAX,
@@ -25,7 +26,6 @@ from appliance.peers.wire import (
     BadFrame,
     Lane,
     PeerAddress,
-    PeerCredentials,
     PeerOptions,
     decode_response,
     encode_batch,
@@ -135,7 +135,9 @@ class OutboundLane:
         was_connected = False
         reason = "stopped"
         try:
-            channel = await open_channel(self._peer.address, self._options, self._credentials)
+            channel = await open_channel(
+                self._peer.address, self._options, self._credentials, self._peer.member_id
+            )
             async with channel:
                 stream = await self._introduce(channel)
                 if stream is None:

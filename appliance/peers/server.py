@@ -14,8 +14,10 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from appliance.errors import ConfigurationError
+from appliance.model import MemberId
+from appliance.peers.credentials import NotWhoItClaims, PeerCredentials
 from appliance.peers.inbound import Context
-from appliance.peers.wire import SERVICE, PeerCredentials, PeerOptions, server_options, split_address
+from appliance.peers.wire import SERVICE, PeerOptions, server_options, split_address
 from raftberry.internal.v1 import peer_pb2
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,9 @@ class PeerServer:
         self.options = options or PeerOptions()
         self._server: grpc.aio.Server | None = None
         self._exchange: Exchange | None = None
+        self.answer_authority: Callable[[MemberId], bytes] | None = None
+        """The CA with its key for that member; NotWhoItClaims. None: this node does not hold it."""
+
         self.port = 0
 
     async def start(self) -> None:
@@ -49,6 +54,7 @@ class PeerServer:
         handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             "Found": grpc.unary_unary_rpc_method_handler(self._found),
             "Exchange": grpc.stream_stream_rpc_method_handler(self._serve_exchange),
+            "FetchAuthority": grpc.unary_unary_rpc_method_handler(self._fetch_authority),
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
         self.port = self._bind(server)
@@ -85,6 +91,18 @@ class PeerServer:
         except DecodeError:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a FoundRequest")
         return self._answer_found(request).SerializeToString()
+
+    async def _fetch_authority(self, _data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        """The CA with its key, for a member whose certificate says that it is one."""
+        if self.credentials is None or self.answer_authority is None:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "this node holds no key of a CA")
+        try:
+            member_id = self.credentials.member_of(context.auth_context())
+            full_pem = self.answer_authority(member_id)
+        except NotWhoItClaims as error:
+            log.warning("refused a stranger that asked for the CA: peer=%s reason=%s", context.peer(), error)
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
+        return peer_pb2.FetchAuthorityResponse(authority_pem=full_pem).SerializeToString()
 
     async def _serve_exchange(self, _requests: object, context: Context) -> None:
         if self._exchange is None:

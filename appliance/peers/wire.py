@@ -20,11 +20,13 @@ from google.protobuf.message import DecodeError
 
 from appliance.limits import ENTRY_BYTES_MAX, KIB, MIB, PEER_IN_FLIGHT_BYTES_MAX
 from appliance.model import MemberId
+from appliance.peers.credentials import PeerCredentials
 from raftberry.internal.v1 import peer_pb2
 
 SERVICE: Final = "raftberry.internal.v1.PeerService"
 EXCHANGE: Final = f"/{SERVICE}/Exchange"
 FOUND: Final = f"/{SERVICE}/Found"
+FETCH_AUTHORITY: Final = f"/{SERVICE}/FetchAuthority"
 LANE_KEY: Final = "lane"
 
 FRAME_BYTES_MAX: Final = ENTRY_BYTES_MAX + 1 * MIB
@@ -32,6 +34,9 @@ FRAME_BYTES_MAX: Final = ENTRY_BYTES_MAX + 1 * MIB
 
 MESSAGE_BYTES_MAX: Final = FRAME_BYTES_MAX + 1 * MIB
 """One FrameBatch: a frame of the largest size behind a full batch of small ones."""
+
+CONNECTIONS_MAX: Final = 256
+"""Sixteen members take four each; more are strangers, and refused before they are read."""
 
 R = TypeVar("R")
 
@@ -50,14 +55,6 @@ class PeerAddress:
     member_id: MemberId
     name: str
     address: str
-
-
-@dataclass(frozen=True, slots=True)
-class PeerCredentials:
-    """Both sides of mutual TLS."""
-
-    server: grpc.ServerCredentials
-    channel: grpc.ChannelCredentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +134,18 @@ def server_options(options: PeerOptions) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", int(options.keepalive_s * 500)),
         ("grpc.http2.max_ping_strikes", 0),
+        # Whoever connects and says nothing, or a byte a second, is gone after this.
+        ("grpc.server_handshake_timeout_ms", int(options.hello_timeout_s * 1_000)),
+        ("grpc.max_allowed_incoming_connections", CONNECTIONS_MAX),
     ]
 
 
 async def open_channel(
-    address: str, options: PeerOptions, credentials: PeerCredentials | None
+    address: str, options: PeerOptions, credentials: PeerCredentials | None, member_id: MemberId | None = None
 ) -> grpc.aio.Channel:
     """A channel with a TCP connection of its own; OSError when the host has no address.
+
+    With credentials only member_id (None: any member) is spoken to, wherever the address leads.
 
     The name is looked up by the system's resolver (gRPC's own knows no mDNS: `pi-1.local`). A channel
     serves one attempt, so gRPC's own reconnecting and its backoff never come into play.
@@ -160,7 +162,8 @@ async def open_channel(
     ]
     if credentials is None:
         return grpc.aio.insecure_channel(target, options=arguments)
-    return grpc.aio.secure_channel(target, credentials.channel, options=arguments)
+    arguments.append(("grpc.ssl_target_name_override", credentials.host_of(member_id)))
+    return grpc.aio.secure_channel(target, credentials.channel(), options=arguments)
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -85,6 +85,9 @@ class Status:
     has_quorum: bool = True
     key_count: int = 2
     last_index: int = 8
+    secured: bool = True
+    certificate_expires_unix_nano: int = 9
+    authority_fingerprint: str = "ab"
 
 
 class Result:

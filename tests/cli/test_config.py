@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance.config import Config, is_loopback, load, parse_members, split_address
+from appliance.addresses import is_loopback, join_address, parse_members, split_address
+from appliance.config import Config, load
 from appliance.errors import ConfigurationError
 
 
@@ -77,7 +78,7 @@ def test_members_come_from_a_table_or_a_flag(tmp_path: Path) -> None:
         ("[client]\naddress='127.0.0.1:70000'", "client.address: port '70000'"),
         ("[client]\naddress='127.0.0.1:7441'", "peer.address: 127.0.0.1:7441 is already client.address"),
         (
-            "[client]\naddress='0.0.0.0:7440'",
+            "[client]\naddress='0.0.0.0:7440'\n[cluster.initial_members]\npi-1='h:1'\npi-2='h:2'",
             "client.address: 0.0.0.0:7440 can be reached from other machines",
         ),
         ("[cluster.initial_members]\nz='h:1'", "names z, but this node is"),
@@ -126,6 +127,27 @@ def test_beyond_loopback_needs_insecure_and_loopback_nothing(tmp_path: Path) -> 
     assert [is_loopback(host) for host in ("127.1.2.3", "localhost", "pi-1.local", "10.0.0.1")] == [
         True, True, False, False,
     ]  # fmt: skip
+
+
+def test_an_address_that_is_not_named_is_loopback_until_the_cluster_is_opened(tmp_path: Path) -> None:
+    config = load_text(tmp_path, "[web]\naddress='127.0.0.1:80'")
+    closed, opened = config.listening(""), config.listening("pi-1.local")
+    assert (closed.client.address, closed.peer.address) == ("127.0.0.1:7440", "127.0.0.1:7441")
+    assert not closed.is_reachable
+    assert (opened.client.address, opened.peer.address) == ("0.0.0.0:7440", "0.0.0.0:7441")
+    assert opened.peer.advertise == "pi-1.local:7441"
+    assert opened.web.address == "127.0.0.1:80"
+    assert opened.is_reachable
+    assert join_address("fe80::1", 1) == "[fe80::1]:1"
+
+
+def test_the_local_socket_is_in_the_services_runtime_directory_or_with_the_data(tmp_path: Path) -> None:
+    def socket_of(environment: dict[str, str]) -> str:
+        flags = {"storage.data": str(tmp_path / "d")}
+        return load(path=None, environment=environment, flags=flags, directory=tmp_path).client.socket
+
+    assert socket_of({}) == f"{tmp_path}/d/raftberry.sock"
+    assert socket_of({"RUNTIME_DIRECTORY": "/run/raftberry:/run/x"}) == "/run/raftberry/raftberry.sock"
 
 
 def test_addresses_and_members_are_split() -> None:

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 import msgspec
 import pytest
 
-from appliance.config import Config, LogOptions, NodeOptions, StorageOptions
+from appliance.config import Config
 from appliance.errors import ConfigurationError
 from appliance.host.notify import Notifier
 from appliance.host.patience import EXTENSION_US, more_time
 from appliance.model import Role
 from appliance.node.options import NodeOptions as RunningOptions
 from appliance.node.status import NodeStatus, PeerStatus
+from appliance.sections import LogOptions, NodeOptions, StorageOptions
 from appliance.service import (
     COMMIT_BOUND_NS,
     SECOND_NS,

@@ -79,6 +79,7 @@ class Node:
     prefix: tuple[str, ...] = ()
     """What runs the command line: `nsenter` and its options, for a node in a namespace of its own."""
 
+    flags: tuple[str, ...] = ("--insecure",)
     process: subprocess.Popen[bytes] | None = None
     _channel: grpc.Channel | None = None
 
@@ -116,7 +117,7 @@ class Node:
         command = [
             *self.prefix,
             *(sys.executable, "-m", "appliance", "serve"),
-            *("--name", self.name, "--data", str(self.data), "--insecure"),
+            *("--name", self.name, "--data", str(self.data), *self.flags),
             *("--client-address", self.client_address, "--peer-address", self.peer_address),
             *("--web-address", self.web_address),
             *(("--initial-members", self.initial_members) if self.initial_members else ()),

@@ -1,0 +1,158 @@
+"""invite and join: a cluster of several machines out of nodes that are each alone."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from typing import Final
+
+import click
+
+from appliance import errors
+from appliance.cli.common import DurationType, connect, connection_options, note
+from appliance.cli.main import EXIT_OK
+from appliance.client.connection import Connection
+from appliance.client.failures import Unreachable
+from appliance.client.methods import CREATE_INVITE, GET_JOIN, GET_STATUS, OPEN, START_JOIN
+from appliance.units import Duration
+from raftberry.v1 import access_pb2, cluster_pb2, local_pb2
+
+PAUSE_S: Final = 0.2
+"""Between two looks at a node that restarts its ports."""
+
+_MEMBER_ROLES: Final = (cluster_pb2.ROLE_FOLLOWER, cluster_pb2.ROLE_LEADER, cluster_pb2.ROLE_CANDIDATE)
+
+
+@click.command()
+@click.option(
+    "--uses", type=click.IntRange(min=1, max=100), default=1, show_default=True, help="How many machines."
+)
+@click.option("--ttl", type=DurationType(), default="1h", show_default=True, help="How long it may be used.")
+@click.option("--host", default="", help="By which others find this machine.  [default: found out]")
+@connection_options
+def invite(uses: int, ttl: Duration, host: str, endpoints: tuple[str, ...], timeout: Duration) -> None:
+    """Let another machine join this cluster: prints the line to type there.
+
+    The first time, this node begins to listen for other machines, encrypted: on its ports 7440, 7441 and 7442.
+
+    \b
+    Example: raftberry invite
+    """
+    with connect(endpoints, timeout) as connection:
+        opened = connection.call(OPEN, local_pb2.OpenRequest(host=host))
+        if not opened.was_open:
+            note(f"this node listens for other machines from now on, encrypted, as {opened.host}")
+        end = time.monotonic() + timeout / 1e9
+        _await_secured(connection, end)
+        request = access_pb2.CreateInviteRequest(uses=uses, ttl_seconds=max(1, ttl // 1_000_000_000))
+        made = connection.call(CREATE_INVITE, request, is_repeatable=False)
+    times = "once" if uses == 1 else f"{uses} times"
+    note(f"on the other machine, within {_spoken(ttl)}, {times}:")
+    click.echo(f"sudo raftberry join {shlex.quote(made.host)} {made.invite}")
+
+
+@click.command()
+@click.argument("host")
+@click.argument("invite")
+@click.option(
+    "--discard-data", is_flag=True, help="Give up the readings and keys that this node has of its own."
+)
+@click.option(
+    "--advertise",
+    default="",
+    metavar="HOST",
+    help="By which the members find this machine.  [default: found out]",
+)
+@click.option("--wait", type=DurationType(), default="10m", show_default=True, help="How long to watch it.")
+@connection_options
+def join(
+    host: str,
+    invite: str,
+    discard_data: bool,
+    advertise: str,
+    wait: Duration,
+    endpoints: tuple[str, ...],
+    timeout: Duration,
+) -> int:
+    """Make this machine's node a member of the cluster of HOST, with the INVITE that `raftberry invite` showed there.
+
+    It goes on by itself, also after a power cut; the command only watches, and may be given again.
+
+    \b
+    Example: raftberry join raftberry-1.local rbj1_...
+    """
+    end = time.monotonic() + wait / 1e9
+    with connect(endpoints, timeout) as connection:
+        request = local_pb2.StartJoinRequest(
+            host=host, invite=invite, discard_data=discard_data, advertised_host=advertise
+        )
+        connection.call(START_JOIN, request)
+        _watch_join(connection, end)
+        status = _watch_catching_up(connection, end)
+    note(f"{status.name} is a voting member of cluster {status.cluster_id}")
+    return EXIT_OK
+
+
+def _await_secured(connection: Connection, end: float) -> None:
+    """The node restarts its ports: wait until it answers, encrypted, and commits."""
+    while True:
+        try:
+            status = connection.call(GET_STATUS, cluster_pb2.GetStatusRequest())
+            if status.secured and status.has_quorum:
+                return
+            problem: errors.RaftberryError = errors.NoLeader(
+                "this node has no majority; see `raftberry status`"
+            )
+        except (errors.NoLeader, errors.OutcomeUnknown) as error:
+            problem = error
+        if time.monotonic() > end:
+            raise problem
+        time.sleep(PAUSE_S)
+
+
+def _watch_join(connection: Connection, end: float) -> None:
+    """Until the cluster has taken the node in. Says each step once."""
+    said = ""
+    while True:
+        try:
+            progress = connection.call(GET_JOIN, local_pb2.GetJoinRequest())
+        except (errors.NoLeader, errors.OutcomeUnknown) as error:
+            _give_up_at(end, str(error))
+            continue
+        if progress.failure:
+            raise errors.ConditionFailed(f"{progress.failure}\nThis node is what it was before.")
+        if not progress.active:
+            return
+        if progress.state != said:
+            said = progress.state
+            note(said)
+        _give_up_at(end, said)
+
+
+def _watch_catching_up(connection: Connection, end: float) -> cluster_pb2.GetStatusResponse:
+    said = ""
+    while True:
+        try:
+            status = connection.call(GET_STATUS, cluster_pb2.GetStatusRequest())
+        except (Unreachable, errors.OutcomeUnknown) as error:
+            _give_up_at(end, str(error))
+            continue
+        own = next((peer for peer in status.peers if peer.member_id == status.member_id), None)
+        if status.role in _MEMBER_ROLES and own is not None and own.voter and status.has_quorum:
+            return status
+        state = f"catching up as a learner: index {status.applied_index}"
+        if not said:
+            said = state
+            note(said)
+        _give_up_at(end, state)
+
+
+def _give_up_at(end: float, state: str) -> None:
+    if time.monotonic() > end:
+        raise errors.OutcomeUnknown(f"{state}; it goes on by itself: look with `raftberry status`")
+    time.sleep(PAUSE_S)
+
+
+def _spoken(span: Duration) -> str:
+    seconds = span // 1_000_000_000
+    return f"{seconds // 3600} h" if seconds % 3600 == 0 and seconds else f"{seconds} s"

@@ -1,0 +1,82 @@
+"""Mutual TLS between members: what each side shows, and the check that a certificate is its sender's.
+
+Invariant: with credentials, no stream is served and no frame sent unless both ends have a certificate of the cluster's
+CA, over TLS 1.3, that names the member that each claims to be. A certificate that changes counts from the next
+connection on, without a restart.
+gRPC's Python has no setting for the version: TLS 1.2 is shut out by a list of its ciphers that no P-256 certificate
+can be used with (RESTRICTED_CIPHERS), and what was negotiated is looked at again here.
+`_fetch` is called by gRPC's threads at each handshake; everything else on the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+import grpc
+
+from appliance.model import NODE_HOST, ClusterId, MemberId, TlsMaterial, member_host, member_uri
+
+TLS_VERSION: Final = b"TLSv1.3"
+
+_URI: Final = "peer_uri"
+_VERSION: Final = "ssl_tls_version"
+
+
+class NotWhoItClaims(Exception):
+    """The certificate is not that of the member the sender claims to be."""
+
+
+class PeerCredentials:
+    """Both sides of mutual TLS of one node."""
+
+    def __init__(self, material: Callable[[], TlsMaterial], cluster_id: ClusterId) -> None:
+        self._material, self._cluster_id = material, cluster_id
+        self._served = material()
+        self.server: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
+            _configuration(self._served),
+            self._fetch,  # type: ignore[arg-type] # None is allowed: nothing has changed
+            require_client_authentication=True,
+        )
+
+    def channel(self) -> grpc.ChannelCredentials:
+        """For one dial, with the certificate of now."""
+        material = self._material()
+        return grpc.ssl_channel_credentials(material.authority_pem, material.key_pem, material.chain_pem)
+
+    def host_of(self, member_id: MemberId | None) -> str:
+        """The name that the certificate of whom we dial must have; None: of any member."""
+        return NODE_HOST if member_id is None else member_host(self._cluster_id, member_id)
+
+    def check(self, context: Mapping[str, Iterable[bytes]], member_id: MemberId) -> None:
+        """The auth context of a call from that member; NotWhoItClaims."""
+        wanted = member_uri(self._cluster_id, member_id)
+        uris = [uri.decode("utf-8", "replace") for uri in context.get(_URI, ())]
+        if uris != [wanted]:
+            raise NotWhoItClaims(
+                f"its certificate is of {', '.join(uris) or 'no member'}, it says it is {wanted}"
+            )
+        if list(context.get(_VERSION, ())) != [TLS_VERSION]:
+            raise NotWhoItClaims("it speaks an older TLS than 1.3")
+
+    def member_of(self, context: Mapping[str, Iterable[bytes]]) -> MemberId:
+        """Whose certificate the other end has; NotWhoItClaims if it is no member's of this cluster."""
+        uri = next((uri.decode("utf-8", "replace") for uri in context.get(_URI, ())), "")
+        try:
+            member_id = MemberId(int(uri.rpartition("/")[2], 16))
+        except ValueError as error:
+            raise NotWhoItClaims(f"its certificate is of {uri or 'no member'}") from error
+        self.check(context, member_id)
+        return member_id
+
+    def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
+        material = self._material()
+        if material is self._served:
+            return None
+        self._served = material
+        return _configuration(material)
+
+
+def _configuration(material: TlsMaterial) -> grpc.ServerCertificateConfiguration:
+    pair = (material.key_pem, material.chain_pem)
+    return grpc.ssl_server_certificate_configuration([pair], root_certificates=material.authority_pem)

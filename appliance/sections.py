@@ -1,0 +1,103 @@
+"""The sections of the configuration, with their defaults. Values only; config.py fills and checks them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from appliance import limits
+from appliance.units import Duration, Size
+
+AUTO: Final = "auto"
+"""An address: on loopback until the cluster was opened to other machines (`raftberry invite`), then on all."""
+
+_MS: Final = 1_000_000
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of the TOML file. Fields carry their unit, the key in the file (`name=`) does not."""
+
+
+class NodeOptions(Section, frozen=True):
+    """[node]"""
+
+    name: str = ""
+    """Unique in the cluster. Empty: the machine's host name, filled in by load()."""
+
+
+class ClusterOptions(Section, frozen=True):
+    """[cluster]"""
+
+    initial_members: dict[str, str] = {}
+    """Founders: name to peer address. Empty: this node founds a cluster of one."""
+
+    heartbeat_ns: Duration = msgspec.field(default=Duration(150 * _MS), name="heartbeat")
+    election_timeout_min_ns: Duration = msgspec.field(
+        default=Duration(500 * _MS), name="election_timeout_min"
+    )
+    election_timeout_max_ns: Duration = msgspec.field(
+        default=Duration(1_000 * _MS), name="election_timeout_max"
+    )
+
+
+class StorageOptions(Section, frozen=True):
+    """[storage]"""
+
+    data: str = "/var/lib/raftberry"
+    size_max_bytes: Size = msgspec.field(default=Size(8 * limits.GIB), name="size_max")
+    checkpoint_bytes: Size = Size(32 * limits.MIB)
+    """Log bytes after which a checkpoint is due."""
+
+
+class JournalOptions(Section, frozen=True):
+    """[journal]"""
+
+    size_max_bytes: Size = msgspec.field(default=Size(256 * limits.MIB), name="size_max")
+
+
+class WatchOptions(Section, frozen=True):
+    """[watch]"""
+
+    keep_bytes: Size = Size(64 * limits.MIB)
+    """Log kept behind the checkpoint for watches that resume."""
+
+
+class ClientOptions(Section, frozen=True):
+    """[client]"""
+
+    address: str = AUTO
+
+    socket: str = ""
+    """Of whoever may do everything without a token; empty: in systemd's runtime directory, else in storage.data."""
+
+
+class PeerOptions(Section, frozen=True):
+    """[peer]"""
+
+    address: str = AUTO
+
+    advertise: str = ""
+    """Where other nodes reach this one; empty: at address, or at HOSTNAME.local where that is all of them."""
+
+
+class WebOptions(Section, frozen=True):
+    """[web]"""
+
+    address: str = AUTO
+
+
+class SecurityOptions(Section, frozen=True):
+    """[security]"""
+
+    insecure: bool = False
+    """Listen beyond loopback without TLS."""
+
+    require_tokens: bool = False
+    """Ask for a token also where there is no TLS; with TLS it is always asked for."""
+
+
+class LogOptions(Section, frozen=True):
+    """[log]"""
+
+    level: str = "info"

@@ -1,0 +1,124 @@
+"""A secured cluster formed by invite and join, as typed; refused, cut off and done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from appliance.joining import JOIN_FILE
+from appliance.security.keyring import SECURITY_DIRECTORY
+from tests.process.client import readings_of
+from tests.process.nodes import wait_for
+from tests.process.secured import SecuredCluster, SecuredNode
+
+
+@pytest.fixture
+def make_secured(tmp_path: Path) -> Iterator[Callable[[int], SecuredCluster]]:
+    made: list[SecuredCluster] = []
+
+    def make(size: int) -> SecuredCluster:
+        made.append(SecuredCluster(tmp_path / f"s{len(made)}", size=size))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.close()
+
+
+def started(cluster: SecuredCluster) -> list[SecuredNode]:
+    for node in cluster.nodes:
+        node.start()
+    for node in cluster.nodes:
+        node.wait_serving()
+    return cluster.nodes
+
+
+def test_three_machines_become_one_cluster_and_a_replayed_invite_lets_nobody_in(
+    make_secured: Callable[[int], SecuredCluster],
+) -> None:
+    first, second, third = started(make_secured(3))
+    assert first.command("write", "kitchen", "temperature", "21.5").returncode == 0
+    invite = first.invite()
+    joined = second.join(first, invite)
+    assert joined.returncode == 0, joined.stderr
+    assert "voting member" in joined.stderr
+    replayed = third.join(first, invite)
+    assert replayed.returncode == 5
+    assert "used up" in replayed.stderr
+    status = third.status(timeout_s=10)
+    assert status is not None
+    assert not status.secured
+    # Every member can invite and take in: it has been given the CA's key.
+    wait_for(
+        "n2 to hold the CA's key", lambda: bool(second.keyring.authority and second.keyring.authority.key)
+    )
+    again = third.join(second, second.invite())
+    assert again.returncode == 0, again.stderr
+    for node in (first, second, third):
+        wait_for(f"three voters on {node.name}", lambda node=node: node.is_voter_of(3), timeout_s=60)
+        assert [value for _, value in readings_of(node.channel, "kitchen", "temperature")] == [21.5]
+        status = node.status(timeout_s=10)
+        assert status is not None
+        assert status.secured
+        assert status.certificate_expires_unix_nano
+    third.kill()
+    third.start()
+    wait_for("n3 to be back after a kill", lambda: third.is_voter_of(3), timeout_s=60)
+
+
+def test_a_node_with_data_of_its_own_joins_only_when_told_to_discard_it(
+    make_secured: Callable[[int], SecuredCluster],
+) -> None:
+    first, second = started(make_secured(2))
+    assert second.command("write", "own", "m", "1").returncode == 0
+    invite = first.invite()
+    refused = second.join(first, invite)
+    assert refused.returncode == 5
+    assert "--discard-data" in refused.stderr
+    assert [value for _, value in readings_of(second.channel, "own", "m")] == [1.0]
+    accepted = second.join(first, invite, "--discard-data")
+    assert accepted.returncode == 0, accepted.stderr
+    assert readings_of(second.channel, "own", "m") == []
+
+
+def test_a_join_goes_on_after_the_process_was_killed_on_the_way(
+    make_secured: Callable[[int], SecuredCluster],
+) -> None:
+    first, second = started(make_secured(2))
+    invite = first.invite()
+    first.kill()
+    began = second.command(
+        *(
+            "join",
+            first.client_address,
+            invite,
+            "--advertise",
+            "127.0.0.1",
+            "--wait",
+            "1s",
+            "--timeout",
+            "60s",
+        )
+    )
+    assert began.returncode == 1
+    assert "goes on by itself" in began.stderr
+    intent = second.data / SECURITY_DIRECTORY / JOIN_FILE
+    assert intent.exists()
+    second.kill()
+    second.start()
+    first.start()
+    wait_for("n2 to be a voter", lambda: second.is_voter_of(2), timeout_s=90)
+    assert not intent.exists()
+
+
+def test_an_invite_of_another_cluster_is_noticed_before_anything_is_said(
+    make_secured: Callable[[int], SecuredCluster],
+) -> None:
+    first, second, other = started(make_secured(3))
+    other.invite()
+    refused = second.join(other, first.invite())
+    assert refused.returncode == 5
+    assert "fingerprint" in refused.stderr
+    second.wait_serving(timeout_s=60)
