@@ -131,3 +131,48 @@ def a_new_leader_is_asked_at_once() -> None:
         s.wait(200)
         s.expect(read.outcome == "ok", "answered_in_time")
         s.finish()
+
+
+def a_voter_restarts_between_two_candidates() -> None:
+    """Of five, b has the votes of a and d; a forgets, or not, and is then asked by c, which stood in the same term."""
+    with stage(5) as s:
+        a, b, c, d, e = s.nodes
+        s.elect(a)
+        s.crash(a)
+        s.start(a)
+        s.links.delay_ns = 5 * MILLISECOND_NS
+        s.wait(1_000)
+        for node in (a, b, d, e):
+            s.hold(node, c)
+        s.hold(b, e)
+        s.stand(c)
+        s.wait(50)
+        s.stand(b)
+        s.until(lambda: process_of(b).core.engine.is_leader, "elected")
+        s.hold(b, a, d)
+        s.wait(20)
+        s.cut(a, b)
+        s.crash(a)
+        s.start(a)
+        s.release(e, c)
+        s.release(d, c)
+        s.until(lambda: process_of(c).core.engine.role is not Role.FOLLOWER, "elected")
+        s.wait(100)
+        s.finish()
+
+
+def the_leader_is_asked_in_the_very_moment_of_its_fall() -> None:
+    """It was confirmed just before: what confirmed it then says nothing of the read that comes now."""
+    with stage() as s:
+        old, new, _ = s.nodes
+        s.elect(old)
+        reads = process_of(old).core.engine._reads
+        s.until(lambda: reads._confirmed == reads.begun, "converged")
+        s.cut(old)
+        s.stand(new)
+        s.until(lambda: process_of(new).core.engine.is_leader, "elected")
+        write = s.put(new)
+        s.until(lambda: write.outcome == "ok", "answered_in_time")
+        s.read(old)
+        s.wait(100)
+        s.finish()

@@ -52,6 +52,9 @@ EXPECTED = (
     "promises_checked",
     "register_reads",
     "snapshots_sent",
+    "watch_history_gone",
+    "watch_resumed",
+    "watch_seen",
 )
 """What must have happened somewhere in a swarm, else it proves less than it says."""
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import islice
 
 import pytest
 
+from tests.simulation import ablation_leaders as scripts
+from tests.simulation.failure import CheckFailed
 from tests.simulation.planted import BUGS, CHECKS
 from tests.simulation.swarm import run_seed
 from tests.simulation.world import Plan
@@ -24,6 +27,27 @@ def test_a_planted_bug_is_found(monkeypatch: pytest.MonkeyPatch, name: str) -> N
         failures = list(islice((report.failure for report in reports if report.failure), 1))
     assert failures, f"{name} was not found by seeds {SEEDS}"
     assert failures[0].partition(":")[0] in CHECKS[name], failures[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "script", "check"),
+    [
+        ("vote_recovery", scripts.a_voter_restarts_between_two_candidates, "one_vote"),
+        (
+            "read_round",
+            scripts.the_leader_is_asked_in_the_very_moment_of_its_fall,
+            "linearizable_reads",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_script_finds_what_seeds_seldom_reach(
+    monkeypatch: pytest.MonkeyPatch, name: str, script: Callable[[], None], check: str
+) -> None:
+    script()
+    BUGS[name](monkeypatch)
+    with pytest.raises(CheckFailed, match=check):
+        script()
 
 
 def test_the_seed_that_finds_them_passes_without() -> None:
