@@ -163,7 +163,7 @@ def _from_file(file: Path) -> Values:
         raise ConfigurationError(f"{file}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{file}: not UTF-8 at byte {error.start}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigurationError(f"{file}: not valid TOML: {error}") from error
     values: Values = {}
     for section, table in tables.items():

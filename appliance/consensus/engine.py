@@ -162,6 +162,9 @@ class Engine:
     def is_plausible(self, member: MemberId, frame: peer_pb2.Frame) -> bool:
         """False, counted and told in the events, for what no node of ours would say."""
         reason = implausible(frame, self._replica.log.term)
+        is_of_term = frame.term == self._replica.log.term
+        if frame.HasField("snapshot_chunk") and is_of_term and self._core.leader not in (None, member):
+            reason = "second_leader"
         if reason:
             self._replica.drop(reason, member)
         return not reason

@@ -295,6 +295,8 @@ def decode_head(series: Series, record: bytes) -> None:
         for _ in range(chunk_count):
             codec, count, min_time, max_time, times_size, values_size = cursor.unpack(_CHUNK)
             times, values = cursor.take(times_size), cursor.take(values_size)
+            if not 0 < count <= limits.READINGS_PER_REQUEST_MAX:
+                raise ValueError(f"a chunk of {count} readings")
             series.load_chunk(Chunk(codec, count, times, values, min_time, max_time))
         if record[:1] == _FORMAT:
             series.written_from = series.first_time if series.reading_count else NOTHING_WRITTEN

@@ -69,7 +69,7 @@ def decode_identity(content: bytes) -> Identity:
     try:
         document: dict[str, Any] = json.loads(bytes(payload))
         directory_format = int(document["format"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptData(_WHERE, f"unreadable: {error}; {REBUILD_HINT}") from error
     if directory_format > DIRECTORY_FORMAT:
         raise DataDirectoryRefused(
