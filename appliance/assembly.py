@@ -136,6 +136,11 @@ def node_options(config: Config) -> NodeOptions:
         watch_keep_bytes=config.watch.keep_bytes,
         checkpoint_bytes_min=config.storage.checkpoint_bytes,
         store_bytes_max=config.storage.size_max_bytes,
+        when_full=config.storage.when_full,
+        disk_free_bytes_min=config.storage.disk_free_min_bytes,
+        write_budget_bytes=config.storage.write_budget_per_day_bytes,
+        scrub_interval_ns=config.storage.scrub_interval_ns,
+        scrub_bytes_per_second=config.storage.scrub_bytes_per_second,
     )
 
 

@@ -46,6 +46,19 @@ class StorageOptions(Section, frozen=True):
 
     data: str = "/var/lib/raftberry"
     size_max_bytes: Size = msgspec.field(default=Size(8 * limits.GIB), name="size_max")
+    when_full: Literal["refuse", "drop_oldest"] = "refuse"
+    """`refuse` writes at the quota's limit, or `drop_oldest` readings before it is reached."""
+
+    disk_free_min_bytes: Size = msgspec.field(default=Size(256 * limits.MIB), name="disk_free_min")
+    """Writes are refused while the file system has less, whoever filled it."""
+
+    write_budget_per_day_bytes: Size = msgspec.field(default=Size(0), name="write_budget_per_day")
+    """Bytes this node shall write in a day; commits wait for company to keep it. 0: no budget."""
+
+    scrub_interval_ns: Duration = msgspec.field(default=Duration(604_800_000 * _MS), name="scrub_interval")
+    """Everything is read and checked once in this time; 0s: never."""
+
+    scrub_bytes_per_second: Size = msgspec.field(default=Size(limits.MIB), name="scrub_rate")
     checkpoint_bytes: Size = Size(32 * limits.MIB)
     """Log bytes after which a checkpoint is due."""
 

@@ -15,6 +15,7 @@ from appliance.node.outcome import WriteOutcome
 from appliance.state import EntryEffects, KeyRecord, QueryChunk, QuerySpec, SeriesInfo, SeriesLatest
 from appliance.state.access import AccessTable
 from appliance.state.membership import Change
+from appliance.state.retention import Retention
 from raftberry.internal.v1 import command_pb2
 
 
@@ -134,6 +135,8 @@ class State(Protocol):
     def keys(self, prefix: str, limit: int) -> Sequence[KeyRecord]: ...
     def members(self) -> Sequence[Member]: ...
     @property
+    def retention(self) -> Retention: ...
+    @property
     def configuration(self) -> Configuration: ...
     @property
     def access(self) -> AccessTable: ...
@@ -188,3 +191,6 @@ class Node(Protocol):
     def is_serving(self) -> bool: ...
 
     def wall_ns(self) -> int: ...
+
+    def retention_doubt(self) -> str:
+        """Why this leader drops and rolls up nothing at present; empty: it does, or does not lead."""

@@ -18,7 +18,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from appliance import limits
-from appliance.api import cluster, key_value, reading, sample, tokens
+from appliance.api import cluster, key_value, policy, reading, sample, tokens
 from appliance.api.access import GatedHandlers
 from appliance.api.calls import Handlers, log
 from appliance.api.port import Node
@@ -131,6 +131,7 @@ class ClientServer:
             key_value.SERVICE: key_value.KeyValueService(self._node).handlers(),
             cluster.CLUSTER: cluster.ClusterService(self._node).handlers(),
             cluster.MAINTENANCE: cluster.MaintenanceService(self._node).handlers(),
+            policy.SERVICE: policy.PolicyService(self._node).handlers(),
             tokens.SERVICE: tokens.AccessService(self._node, self._fingerprint, self._inviter).handlers(),
             sample.KEY_VALUE: sample.KeyValueService(self._node).handlers(),
             sample.RAFT: sample.RaftService(self._node).handlers(),

@@ -17,6 +17,7 @@ from raftberry.v1 import (
     key_value_pb2,
     local_pb2,
     maintenance_pb2,
+    policy_pb2,
     reading_pb2,
 )
 
@@ -120,4 +121,14 @@ GET_JOIN: Final = Method("LocalService/GetJoin", local_pb2.GetJoinRequest, local
 
 GET_AUTHORITY: Final = Method(
     "JoinService/GetAuthority", join_pb2.GetAuthorityRequest, join_pb2.GetAuthorityResponse
+)
+
+SET_POLICY: Final = Method(
+    "PolicyService/SetPolicy", policy_pb2.SetPolicyRequest, policy_pb2.SetPolicyResponse
+)
+LIST_POLICIES: Final = Method(
+    "PolicyService/ListPolicies", policy_pb2.ListPoliciesRequest, policy_pb2.ListPoliciesResponse
+)
+DELETE_POLICY: Final = Method(
+    "PolicyService/DeletePolicy", policy_pb2.DeletePolicyRequest, policy_pb2.DeletePolicyResponse
 )

@@ -232,6 +232,9 @@ class NodeCore:
                 self._on_read_index_reply(member, frame)
             case "transfer_request":
                 self.handover.on_request(frame.transfer_request.target)
+            case "clock_sample":
+                self.housekeeping.clocks.heard(member, frame.clock_sample)
+                return
             case "membership_request":
                 self.changes.on_request(member, frame.membership_request)
             case "membership_reply":

@@ -7,22 +7,26 @@ nothing. Loop thread only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from appliance.clock import Clock
 from appliance.consensus import ConsensusOptions, Engine, EventLog, LogImage
-from appliance.errors import Overloaded
-from appliance.model import Position
+from appliance.model import Member, MemberId, Position
+from appliance.node.clocks import Clocks
+from appliance.node.identity import Self
 from appliance.node.log_sizes import LogSizes
-from appliance.node.options import WRITE_LIMIT_PERCENT, NodeOptions
+from appliance.node.options import NodeOptions
+from appliance.node.retention import RetentionKeeper
 from appliance.node.snapshot_receiver import SnapshotReceiver
 from appliance.node.snapshot_sender import SnapshotSender
+from appliance.node.space import Space
 from appliance.node.workers import Workers
 from appliance.node.writing import WritePath
 from appliance.state import StateMachine
 from appliance.state.operations import expire_keys
 from appliance.storage.store import Store
-from raftberry.internal.v1 import command_pb2
+from raftberry.internal.v1 import command_pb2, peer_pb2
 
 
 class Housed(Protocol):
@@ -39,14 +43,19 @@ class Housed(Protocol):
     receiver: SnapshotReceiver
     options: NodeOptions
     consensus_options: ConsensusOptions
+    clock: Clock
+    me: Self
+
+    @property
+    def members(self) -> Mapping[MemberId, Member]: ...
 
     def request_wake(self) -> None: ...
+
+    def send_frame(self, member: MemberId, fill: Callable[[peer_pb2.Frame], None]) -> bool: ...
 
 
 CHECKPOINT_COST_FACTOR = 4
 """Log between two checkpoints, in multiples of what a checkpoint writes: partial heads cost less than the log."""
-
-_OFF_LIMITS_WHEN_FULL = frozenset({"write", "put", "set_series"})
 
 
 class Housekeeping:
@@ -63,6 +72,9 @@ class Housekeeping:
         self._generation = 0
         self._wanted: list[Callable[[Position], None]] = []
         self._expiring_at = 0
+        self.clocks = Clocks(node.clock)
+        self.space = Space(node.options)
+        self.retention = RetentionKeeper(node, self.clocks, self.space)
 
     # events ----------------------------------------------------------------------------------------------
 
@@ -93,27 +105,41 @@ class Housekeeping:
         self._trim()
         self._node.log.evict(self._node.engine.applied_index, self._node.consensus_options.hot_bytes_max)
         self._expire_keys()
+        self._keep_time()
+        self.space.used_bytes = self.store_bytes + self.sizes.total_bytes
+        self.retention.cycle(self._clock_doubt())
+
+    def _keep_time(self) -> None:
+        """Watch this node's clock; a follower tells the leader what it says."""
+        node, leader = self._node, self._node.engine.leader
+        self.clocks.watch()
+        if leader is not None and leader != node.me.member_id and self.clocks.is_sample_due():
+            node.send_frame(leader, lambda frame: frame.clock_sample.CopyFrom(self.clocks.sample()))
+
+    def _clock_doubt(self) -> str:
+        """Of the leader, while a policy makes it matter."""
+        node = self._node
+        if not node.engine.is_leader or not node.state.retention.policies.policies:
+            return ""
+        return self.clocks.doubt(node.me.member_id, node.members)
 
     def check_space(self, operation: command_pb2.Operation) -> None:
         """Raises Overloaded for what needs space when the quota's limit is reached; deletes go on."""
-        used = self.store_bytes + self.sizes.total_bytes
-        limit = self._node.options.store_bytes_max * WRITE_LIMIT_PERCENT // 100
-        if used >= limit and operation.WhichOneof("kind") in _OFF_LIMITS_WHEN_FULL:
-            percent = 100 * used // self._node.options.store_bytes_max
-            raise Overloaded(
-                f"store is {percent}% full ({used} bytes, limit {WRITE_LIMIT_PERCENT}%): refusing writes; "
-                "raise storage.size_max or delete series"
-            )
+        self.space.used_bytes = self.store_bytes + self.sizes.total_bytes
+        self.space.check(operation)
 
     def _checkpoint_if_due(self) -> None:
         if self._is_checkpointing or self._node.receiver.is_receiving or self._node.receiver.is_finishing:
             return
-        if not self._wanted and not self._is_due():
+        is_freeing = self.space.needs_checkpoint and not self.retention.is_waiting
+        if not self._wanted and not is_freeing and not self._is_due():
             return
         if self._node.state.position.index <= self.checkpoint.index:
             self._answer_wanted()
+            if is_freeing:
+                self.space.checkpointed()
             return
-        self._begin_checkpoint()
+        self._begin_checkpoint(is_freeing=is_freeing)
 
     def _is_due(self) -> bool:
         """By log bytes; the cost of a checkpoint is asked for again only when the log has grown to what it was."""
@@ -124,7 +150,7 @@ class Housekeeping:
         self._due_bytes = min(max(options.checkpoint_bytes_min, cost), options.journal_bytes_max // 2)
         return self._since_checkpoint_bytes >= self._due_bytes
 
-    def _begin_checkpoint(self) -> None:
+    def _begin_checkpoint(self, *, is_freeing: bool) -> None:
         node, generation = self._node, self._generation
         store, state = node.store, node.state
         work = state.begin_checkpoint()
@@ -142,6 +168,8 @@ class Housekeeping:
                 self._is_checkpointing = False
                 state.checkpoint_done(work)
                 self.checkpoint, self.store_bytes = work.position, store_bytes
+                if is_freeing:
+                    self.space.checkpointed()
                 node.events.record("checkpointed", node.log.term, work.position.index, log_bytes=size_before)
             for tell in wanted:
                 tell(work.position)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from appliance.limits import GIB, MIB
 
+REFUSE = "refuse"
+DROP_OLDEST = "drop_oldest"
+
 
 @dataclass(frozen=True, slots=True)
 class NodeOptions:
@@ -20,6 +23,24 @@ class NodeOptions:
 
     store_bytes_max: int = 8 * GIB
     """Quota: writes are refused at WRITE_LIMIT_PERCENT of it."""
+
+    when_full: str = REFUSE
+    """REFUSE writes at the quota's limit, or DROP_OLDEST readings of all series before it is reached."""
+
+    disk_free_bytes_min: int = 256 * MIB
+    """Writes are refused while the file system has less for anybody: room for the log, elections and deletes."""
+
+    retention_interval_ns: int = 600_000_000_000
+    """Between two looks at all series for what their policies drop and roll up."""
+
+    write_budget_bytes: int = 0
+    """What this node shall write in a day at most; 0: no budget. The commit window grows to keep it."""
+
+    scrub_interval_ns: int = 7 * 86_400 * 1_000_000_000
+    """Everything is read and checked once in this time; 0: never."""
+
+    scrub_bytes_per_second: int = MIB
+    """A week is enough for 600 GB."""
 
     default_deadline_ns: int = 10_000_000_000
     """For unary calls that bring none."""

@@ -7,7 +7,6 @@ from typing import Protocol
 
 from appliance.model import MemberId, Role, hex_id
 from appliance.node.core import NodeCore
-from appliance.node.options import WRITE_LIMIT_PERCENT
 from appliance.node.status import NodeStatus, PeerStatus
 from appliance.node.watches import Watches
 
@@ -100,12 +99,12 @@ def _alarms(core: NodeCore, running: Running) -> tuple[str, ...]:
         missing = [m.name for m in core.members.values() if m.member_id != core.me.member_id]
         missing = [name for name in missing if name not in _connected_names(core)]
         alarms.extend(f"{name} is not connected" for name in sorted(missing))
-    used = core.housekeeping.store_bytes + core.housekeeping.sizes.total_bytes
-    percent = 100 * used // core.options.store_bytes_max
-    if percent >= WRITE_LIMIT_PERCENT:
+    if refusal := core.housekeeping.space.refusal():
+        alarms.append(refusal)
+    if doubt := core.housekeeping.retention.doubt:
         alarms.append(
-            f"store is {percent}% full (limit {WRITE_LIMIT_PERCENT}%): refusing writes; "
-            "raise storage.size_max or delete series"
+            f"retention is held: {doubt}; nothing is dropped by age or rolled up until the clocks agree: set them "
+            "(timedatectl)"
         )
     return tuple(alarms)
 

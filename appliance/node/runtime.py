@@ -250,6 +250,9 @@ class Node:
     def figures(self) -> Figures:
         return figures(self._core, watch_count=self.watches.count)
 
+    def retention_doubt(self) -> str:
+        return self._core.housekeeping.retention.doubt
+
     def commit_busy_ns(self) -> int:
         """How long the commit under way has taken; 0: none is. For the watchdog."""
         return self._core.pipeline.busy_ns()

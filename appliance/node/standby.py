@@ -47,6 +47,9 @@ class StandbyNode:
     def is_serving(self) -> bool:
         return False
 
+    def retention_doubt(self) -> str:
+        return ""
+
     def wall_ns(self) -> int:
         return time.time_ns()
 

@@ -8,11 +8,21 @@ from dataclasses import dataclass, field
 
 from appliance.errors import RaftberryError
 from appliance.model import Configuration, Member, MemberId, Position, Role
-from appliance.state import EntryEffects, KeyRecord, QueryChunk, QuerySpec, SeriesInfo, SeriesLatest
+from appliance.state import (
+    EntryEffects,
+    KeyRecord,
+    QueryChunk,
+    QuerySpec,
+    SeriesInfo,
+    SeriesLatest,
+    StateOptions,
+)
 from appliance.state.access import AccessTable
 from appliance.state.configuration import founding_configuration
 from appliance.state.membership import Change, next_configuration
 from appliance.state.names import matcher
+from appliance.state.retention import Retention
+from appliance.state.series_table import SeriesTable
 from raftberry.internal.v1 import command_pb2
 
 
@@ -147,6 +157,7 @@ class FakeState:
     def __init__(self) -> None:
         self.position = Position(7, 2)
         self.access = AccessTable()
+        self.retention = Retention(SeriesTable(StateOptions()))
         self.latest_list: list[SeriesLatest] = []
         self.series_list: list[SeriesInfo] = []
         self.producers: dict[str, int] = {}
@@ -208,6 +219,7 @@ class FakeNode:
         self.watches_open = 0
         self.subscription = Events([])
         self.wall = 1_800_000_000_000_000_000
+        self.doubt = ""
 
     async def write(self, operation: command_pb2.Operation, *, deadline_ns: int | None) -> Outcome:
         self.deadlines.append(deadline_ns)
@@ -284,6 +296,9 @@ class FakeNode:
 
     def is_serving(self) -> bool:
         return self.serving
+
+    def retention_doubt(self) -> str:
+        return self.doubt
 
     def wall_ns(self) -> int:
         return self.wall

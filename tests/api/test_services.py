@@ -310,6 +310,7 @@ async def test_reflection_lists_and_describes_every_service(api: Api) -> None:
         "raftberry.v1.ReadingService",
         "raftberry.v1.KeyValueService",
         "raftberry.v1.ClusterService",
+        "raftberry.v1.PolicyService",
         "raftberry.v1.MaintenanceService",
         "raftberry.v1.AccessService",
         "api.v1.KeyValueService",

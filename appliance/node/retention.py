@@ -1,0 +1,212 @@
+"""The leader's part of retention: it finds what is too old, or too much, and proposes that it goes.
+
+Invariant: nothing is proposed for the age of readings while clocks are in doubt; one proposal is on its way at a
+time; a slice of SERIES_AT_ONCE series is looked at in a turn of the loop. What was proposed is decided by the log, so
+a new leader simply looks again. An idle cluster writes nothing: a look finds nothing, and leaves nothing behind.
+Roll-ups: mark some series, compute their windows in the pool from the state behind the mark, propose the results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, Protocol
+
+from appliance.clock import Clock
+from appliance.consensus import Engine, EventLog, LogImage
+from appliance.node.clocks import Clocks
+from appliance.node.options import NodeOptions
+from appliance.node.rolling import RollUpJob, compute, prepare
+from appliance.node.space import Space
+from appliance.node.workers import Workers
+from appliance.node.writing import WritePath
+from appliance.state import StateMachine
+from appliance.state.oldest import oldest_time_to_free
+from appliance.state.retention import Policy, drop_readings, mark_roll_ups, rolled_from, unrolled
+from appliance.state.series import Series
+from appliance.storage.store import Store
+from raftberry.internal.v1 import command_pb2
+
+SERIES_AT_ONCE: Final = 200
+DROPS_PER_OPERATION: Final = 500
+DROPS_PER_ENTRY: Final = 10_000
+"""With two names of 200 bytes each they fit into an entry; the others follow in the next."""
+
+ROLL_UPS_AT_ONCE: Final = 25
+"""Series of one round: 4 figures of some thousand windows each."""
+
+STEPS: Final = 64
+"""Readings go in steps of this part of the time they are kept: each step writes one block of a series anew."""
+
+ROLL_UP_DELAY_NS: Final = 60_000_000_000
+"""A window is rolled up when it has been over for so long; later readings have it computed again."""
+
+FREED_PER_STEP: Final = 0.05
+"""Of a full store's bytes, by `drop_oldest` at a time."""
+
+Name = tuple[str, str]
+
+
+class Kept(Protocol):
+    """The node, as far as retention looks at it."""
+
+    state: StateMachine
+    store: Store
+    log: LogImage
+    engine: Engine
+    events: EventLog
+    writes: WritePath
+    workers: Workers
+    options: NodeOptions
+    clock: Clock
+
+    def request_wake(self) -> None: ...
+
+
+class RetentionKeeper:
+    """What was dropped leaves the store with the next checkpoint."""
+
+    def __init__(self, node: Kept, clocks: Clocks, space: Space) -> None:
+        self._node, self._clocks, self._space = node, clocks, space
+        self._next_look_ns = node.clock.monotonic_ns() + node.options.retention_interval_ns
+        self._names: Iterator[Name] | None = None
+        self._drops: list[tuple[str, str, int]] = []
+        self._rolling: list[Name] = []
+        self._proposed_at = 0
+        self._job: RollUpJob | None = None
+        self._generation = 0
+        self.doubt = ""
+        """Why nothing is dropped by age or rolled up at present; empty: it may be, or there is no policy."""
+
+    def cycle(self, doubt: str) -> None:
+        """doubt: what Clocks says of the present members."""
+        node = self._node
+        self.doubt = doubt if node.state.retention.policies.policies else ""
+        if not node.engine.has_committed_in_term or node.writes.is_held:
+            self._forget()
+            return
+        if self.is_waiting:
+            return
+        if self._job is not None:
+            self._go_on_rolling()
+        elif self._space.wants_less(node.options):
+            self._drop_oldest()
+        elif self._names is not None:
+            self._look_on()
+        elif node.clock.monotonic_ns() >= self._next_look_ns:
+            self._next_look_ns = node.clock.monotonic_ns() + node.options.retention_interval_ns
+            if node.state.retention.policies.policies:
+                self._names = iter(node.state.series_names())
+                node.request_wake()
+
+    def _forget(self) -> None:
+        """Not leading, or handing over: whoever leads looks again."""
+        self._names, self._job, self._drops, self._rolling = None, None, [], []
+        self._proposed_at = 0
+        self._generation += 1
+
+    @property
+    def is_waiting(self) -> bool:
+        """What was proposed last is not applied yet."""
+        return self._proposed_at > self._node.state.position.index
+
+    # by age ----------------------------------------------------------------------------------------------
+
+    def _look_on(self) -> None:
+        assert self._names is not None
+        if self.doubt:
+            self._forget()
+            return
+        now = self._node.clock.wall_ns()
+        for _ in range(SERIES_AT_ONCE):
+            name = next(self._names, None)
+            if name is None:
+                self._names = None
+                break
+            self._look_at(name, now)
+            if len(self._drops) >= DROPS_PER_OPERATION or len(self._rolling) >= ROLL_UPS_AT_ONCE:
+                break
+        if self._names is None or len(self._drops) >= DROPS_PER_OPERATION:
+            drops, self._drops = self._drops, []
+            if drops:
+                self._propose([drop_readings(drops)])
+                return
+        if self._rolling and (self._names is None or len(self._rolling) >= ROLL_UPS_AT_ONCE):
+            names, self._rolling = self._rolling, []
+            self._job = RollUpJob(names, now - ROLL_UP_DELAY_NS)
+            self._propose([mark_roll_ups(names)])
+            return
+        self._node.request_wake()
+
+    def _look_at(self, name: Name, now: int) -> None:
+        state = self._node.state
+        series, policy = state.find_series(*name), state.retention.policies.find(*name)
+        if series is None or policy is None or series.integer is None:
+            return
+        width_ns = rolled_from(series.metric)[1]
+        if width_ns is None and _has_window_over(series, policy, now - ROLL_UP_DELAY_NS):
+            self._rolling.append(name)
+        keep_ns = policy.keep_ns_of(width_ns)
+        if keep_ns:
+            step_ns = max(keep_ns // STEPS, 1)
+            before = (now - keep_ns) // step_ns * step_ns
+            if series.first_time < before and (
+                width_ns is not None or series.first_time < state.retention.droppable_before(series)
+            ):
+                self._drops.append((*name, before))
+
+    # roll-ups --------------------------------------------------------------------------------------------
+
+    def _go_on_rolling(self) -> None:
+        """The mark was applied: compute; or the results are there: propose them."""
+        job, node = self._job, self._node
+        assert job is not None
+        if job.results is not None:
+            results = job.results
+            if not results:
+                self._job = None
+                if job.again:
+                    self._rolling += job.again
+                    self._names = self._names or iter(())
+                node.request_wake()
+                return
+            self._propose(job.take())
+        elif not job.is_running:
+            job.is_running, generation = True, self._generation
+            prepared = prepare(job, node.state, node.store)
+
+            def done(results: list[command_pb2.Operation]) -> None:
+                if generation == self._generation:
+                    job.results = results
+                    node.request_wake()
+
+            node.workers.read(lambda: compute(job, prepared), done)
+
+    # by size ---------------------------------------------------------------------------------------------
+
+    def _drop_oldest(self) -> None:
+        """Of all series what lies before one time: it is chosen so that some percent of the bytes are freed."""
+        node = self._node
+        found = [node.state.find_series(*name) for name in node.state.series_names()]
+        series = [one for one in found if one is not None and one.integer is not None and one.size_bytes]
+        before = oldest_time_to_free(series, FREED_PER_STEP)
+        if before is None:
+            self._space.nothing_to_drop()
+            return
+        drops = [(one.sensor, one.metric, before) for one in series if one.first_time < before]
+        drops = drops[:DROPS_PER_ENTRY]
+        node.events.record("dropped_oldest", node.engine.term, node.log.last_index, before_unix_nano=before)
+        self._propose(
+            [
+                drop_readings(drops[begin : begin + DROPS_PER_OPERATION])
+                for begin in range(0, len(drops), DROPS_PER_OPERATION)
+            ]
+        )
+        self._space.dropped()
+
+    def _propose(self, operations: list[command_pb2.Operation]) -> None:
+        self._node.writes.propose_own(operations)
+        self._proposed_at = self._node.log.last_index
+
+
+def _has_window_over(series: Series, policy: Policy, limit: int) -> bool:
+    return any(start + width <= limit for width, start in unrolled(series, policy))

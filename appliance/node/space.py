@@ -1,0 +1,80 @@
+"""Room on the disk: the quota of journal and store, and what somebody else's files leave free.
+
+Invariant: writes that need space are refused long before the disk is full, and taken again by themselves when there is
+room; deletes, elections and retention go on. Loop thread.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from appliance.errors import Overloaded
+from appliance.limits import MIB
+from appliance.node.options import DROP_OLDEST, WRITE_LIMIT_PERCENT, NodeOptions
+from raftberry.internal.v1 import command_pb2
+
+DROP_AT_PERCENT: Final = 80
+"""With `drop_oldest`: below the limit at which writes are refused, so that it is not reached."""
+
+_OFF_LIMITS_WHEN_FULL: Final = frozenset({"write", "put", "set_series"})
+
+
+class Space:
+    def __init__(self, options: NodeOptions) -> None:
+        self._options = options
+        self.used_bytes = 0
+        """Journal and store, without pages that are free to be used again."""
+
+        self.disk_free_bytes: int | None = None
+        """What anybody may still write to the file system of the data directory; None: not known."""
+
+        self._waits_for_checkpoint = False
+        self._has_nothing_to_drop_at = -1
+
+    def check(self, operation: command_pb2.Operation) -> None:
+        """Raises Overloaded for what needs space while there is none."""
+        reason = self.refusal()
+        if reason and operation.WhichOneof("kind") in _OFF_LIMITS_WHEN_FULL:
+            raise Overloaded(reason)
+
+    def refusal(self) -> str:
+        """Why nothing that needs space is taken; empty: it is."""
+        options = self._options
+        percent = 100 * self.used_bytes // options.store_bytes_max
+        if percent >= WRITE_LIMIT_PERCENT:
+            what = "delete series, or set storage.when_full = drop_oldest"
+            if options.when_full == DROP_OLDEST:
+                what = "the oldest readings are being dropped, retry later"
+            return (
+                f"store is {percent}% full ({self.used_bytes} bytes, limit {WRITE_LIMIT_PERCENT}%): refusing writes; "
+                f"raise storage.size_max or shorten retention; {what}"
+            )
+        free = self.disk_free_bytes
+        if free is not None and free < options.disk_free_bytes_min:
+            return (
+                f"the disk has {free // MIB} MiB free (limit {options.disk_free_bytes_min // MIB} MiB, "
+                f"storage.disk_free_min): refusing writes; Raftberry uses {self.used_bytes // MIB} MiB of it, remove "
+                "other files"
+            )
+        return ""
+
+    def wants_less(self, options: NodeOptions) -> bool:
+        """Whether the oldest readings shall go now."""
+        if options.when_full != DROP_OLDEST or self._waits_for_checkpoint:
+            return False
+        is_over = 100 * self.used_bytes >= DROP_AT_PERCENT * options.store_bytes_max
+        return is_over and self.used_bytes != self._has_nothing_to_drop_at
+
+    def dropped(self) -> None:
+        """What is used is known after the checkpoint that takes it out."""
+        self._waits_for_checkpoint = True
+
+    def nothing_to_drop(self) -> None:
+        self._has_nothing_to_drop_at = self.used_bytes
+
+    @property
+    def needs_checkpoint(self) -> bool:
+        return self._waits_for_checkpoint
+
+    def checkpointed(self) -> None:
+        self._waits_for_checkpoint = False

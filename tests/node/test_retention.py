@@ -1,0 +1,147 @@
+"""The leader drops, rolls up and makes room; every node follows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from appliance.errors import Overloaded
+from appliance.limits import MIB
+from appliance.node import log_sizes, rolling
+from appliance.node.clocks import SECOND_NS
+from appliance.node.options import DROP_OLDEST, NodeOptions
+from appliance.node.report import _alarms
+from appliance.node.retention import ROLL_UP_DELAY_NS
+from appliance.state import QuerySpec
+from appliance.state.operations import encode_columns, write_readings
+from appliance.state.retention import Policy, RollUp, set_policy
+from raftberry.internal.v1 import command_pb2
+from tests.node.harness import Cluster, Machine, cluster
+
+HOUR_NS = 3_600 * SECOND_NS
+OPTIONS = NodeOptions(retention_interval_ns=SECOND_NS)
+
+
+def write(
+    times: list[int], values: list[float], sensor: str = "greenhouse", metric: str = "t"
+) -> command_pb2.Operation:
+    columns = encode_columns(sensor, metric, np.array(times, np.int64), np.array(values), integer=False)
+    return write_readings([columns])
+
+
+def submit(made: Cluster, machine: Machine, *operations: command_pb2.Operation) -> None:
+    for operation in operations:
+        done: list[object] = []
+        machine.core.submit(operation, made.clock.now_ns + 10**10, done.append)
+        made.run_for(30)
+        assert done
+
+
+def times_of(machine: Machine, metric: str, sensor: str = "greenhouse") -> list[int]:
+    prepared = machine.core.state.prepare_query(QuerySpec(sensor, metric), machine.core.store.snapshot())
+    return [time for chunk in prepared.run() for time in chunk.times.tolist()]
+
+
+def run_until_clocks_are_known(made: Cluster) -> None:
+    made.run_for(11_000)
+
+
+def test_all_nodes_roll_up_and_drop_the_same_and_then_write_nothing() -> None:
+    with cluster(options=OPTIONS) as made:
+        leader = made.elect()
+        now = made.clock.wall_ns()
+        step = 600 * SECOND_NS
+        old = [now - HOUR_NS * 30 + place * step for place in range(180)]
+        policy = Policy("greenhouse", "*", 10 * HOUR_NS, (RollUp(HOUR_NS, 1000 * HOUR_NS),))
+        submit(made, leader, set_policy(policy), write(old, [float(place) for place in range(180)]))
+        run_until_clocks_are_known(made)
+        made.run_for(5_000)
+        for machine in made.machines.values():
+            kept = times_of(machine, "t")
+            assert now - 11 * HOUR_NS < kept[0] <= now - 9 * HOUR_NS
+            assert kept == old[len(old) - len(kept) :]
+            windows = {time // HOUR_NS * HOUR_NS for time in old}
+            assert times_of(machine, "t@1h.mean") == sorted(
+                start for start in windows if start + HOUR_NS + ROLL_UP_DELAY_NS < now
+            )
+            assert len(times_of(machine, "t@1h.count")) == len(times_of(machine, "t@1h.mean"))
+        hashes = {
+            machine.core.state.hash(machine.core.store.snapshot()) for machine in made.machines.values()
+        }
+        assert len(hashes) == 1
+        index = leader.core.state.position.index
+        made.run_for(10_000)
+        assert leader.core.state.position.index == index
+
+
+def test_more_windows_than_a_round_computes_follow_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rolling, "WINDOWS_MAX", 7)
+    with cluster(size=1, options=OPTIONS) as made:
+        leader = made.elect()
+        now = made.clock.wall_ns()
+        old = [now - HOUR_NS * 50 + place * HOUR_NS for place in range(48)]
+        submit(made, leader, set_policy(Policy("*", "*", 0, (RollUp(HOUR_NS, 0),))), write(old, [1.0] * 48))
+        made.run_for(5_000)
+        assert len(times_of(leader, "t@1h.mean")) == 48
+
+
+def test_retention_is_held_and_says_so_while_a_clock_is_in_doubt() -> None:
+    with cluster(size=1, options=OPTIONS) as made:
+        leader = made.elect()
+        old = [made.clock.wall_ns() - 100 * HOUR_NS, made.clock.wall_ns()]
+        submit(made, leader, write(old, [1.0, 2.0]))
+        clocks = leader.core.housekeeping.clocks
+        clocks._jumped_ns = made.clock.now_ns
+        submit(made, leader, set_policy(Policy("*", "*", HOUR_NS)))
+        made.run_for(5_000)
+        assert times_of(leader, "t") == old
+        alarms = _alarms(leader.core, _Serving())
+        assert any("retention is held: this node's clock jumped" in alarm for alarm in alarms)
+        clocks._jumped_ns = None
+        made.run_for(5_000)
+        assert times_of(leader, "t") == old[1:]
+
+
+class _Serving:
+    started_ns = 0
+
+    def is_serving(self) -> bool:
+        return True
+
+
+def test_a_full_store_drops_the_oldest_readings_of_all_series_before_writes_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(log_sizes, "MARK_BYTES", 10_000)
+    quota = NodeOptions(
+        store_bytes_max=MIB,
+        when_full=DROP_OLDEST,
+        checkpoint_bytes_min=30_000,
+        watch_keep_bytes=0,
+        journal_bytes_max=100_000,
+    )
+    with cluster(size=1, options=quota) as made:
+        leader = made.elect()
+        rng = np.random.default_rng(1)
+        for turn in range(140):
+            times = [1_000_000 * turn + place * 1_000 for place in range(1_000)]
+            submit(made, leader, write(times, rng.normal(size=1_000).tolist(), f"s{turn % 3}"))
+        made.run_for(2_000)
+        assert leader.core.housekeeping.space.refusal() == ""
+        firsts = [info.first_time for info in leader.core.state.series("", "")]
+        assert all(first is not None and first > 10_000_000 for first in firsts)
+        assert max(firsts) - min(firsts) < 5_000_000, "one time for all series"
+        assert times_of(leader, "t", "s1")[-1] == 1_000_000 * 139 + 999_000
+
+
+def test_a_disk_filled_by_others_refuses_writes_and_recovers_by_itself() -> None:
+    with cluster(size=1) as made:
+        leader = made.elect()
+        space = leader.core.housekeeping.space
+        space.disk_free_bytes = leader.core.options.disk_free_bytes_min - 1
+        with pytest.raises(
+            Overloaded, match=r"the disk has 255 MiB free \(limit 256 MiB.*remove other files"
+        ):
+            leader.core.submit(write([1], [1.0]), made.clock.now_ns + 10**10, lambda _: None)
+        space.disk_free_bytes += 1
+        submit(made, leader, write([1], [1.0]))
