@@ -50,6 +50,7 @@ from appliance.security.keyring import Keyring
 from appliance.service import Reload, ailment_of, beating, describe
 from appliance.storage.directory import DataDirectory
 from appliance.trust import Trust, socket_path
+from appliance.vitals import watching_disk
 from appliance.webport import NodeFacts, make_observing, open_web
 
 log = logging.getLogger(__name__)
@@ -319,8 +320,10 @@ async def _run_until_stopped(life: Life, serving: Serving, parts: Parts) -> None
     )
     serving.notifier.ready("serving")
     _reload_on_hangup(serving, parts.core)
-    with beating(
-        serving.notifier, lambda: describe(parts.node.status()), lambda: ailment_of(parts.node, system_clock)
+    ailment = lambda: ailment_of(parts.node, system_clock)  # noqa: E731
+    with (
+        watching_disk(parts.core, serving.config.data),
+        beating(serving.notifier, lambda: describe(parts.node.status()), ailment),
     ):
         await life.stopped.wait()
     if life.is_ending:

@@ -48,6 +48,20 @@ def read_resources(data: Path, *, proc: Path = Path("/proc")) -> Resources:
     )
 
 
+def card_life_used_percent(data: Path, *, sys: Path = Path("/sys")) -> int | None:
+    """Of the eMMC or SD card that holds data, as the card estimates it (JESD84: 0x01 is up to 10%, 0x0b exceeded)."""
+    try:
+        device = data.stat().st_dev
+        link = sys / "dev/block" / f"{os.major(device)}:{os.minor(device)}"
+        for folder in (link, link / ".."):
+            file = folder / "device/life_time"
+            if file.exists():
+                return max(int(step, 16) for step in file.read_text("ascii").split()) * 10
+    except (OSError, ValueError):
+        return None
+    return None
+
+
 def is_clock_synchronized() -> bool | None:
     """Whether the kernel was told by a time service that the clock is right."""
     buffer = ctypes.create_string_buffer(_TIMEX_BYTES)

@@ -13,6 +13,7 @@ from typing import Protocol
 from appliance.clock import Clock
 from appliance.consensus import ConsensusOptions, Engine, EventLog, LogImage
 from appliance.model import Member, MemberId, Position
+from appliance.node.budget import WriteBudget
 from appliance.node.clocks import Clocks
 from appliance.node.identity import Self
 from appliance.node.log_sizes import LogSizes
@@ -73,7 +74,9 @@ class Housekeeping:
         self._wanted: list[Callable[[Position], None]] = []
         self._expiring_at = 0
         self.clocks = Clocks(node.clock)
-        self.space = Space(node.options)
+        self.space = Space(lambda: node.options)
+        self.budget = WriteBudget(node.clock, lambda: node.options.write_budget_bytes)
+        node.writes.pace_ns = self.budget.pace_ns
         self.retention = RetentionKeeper(node, self.clocks, self.space)
 
     # events ----------------------------------------------------------------------------------------------

@@ -52,6 +52,11 @@ def report(core: NodeCore, running: Running, readings_per_second: float) -> Node
         alarms=_alarms(core, running),
         has_quorum=running.is_serving(),
         key_count=core.state.key_count,
+        written_bytes=house.budget.written_bytes,
+        written_bytes_per_day=house.budget.per_day_bytes(),
+        write_budget_bytes_per_day=house.budget.budget_bytes,
+        card_life_used_percent=house.budget.card_life_used_percent,
+        disk_free_bytes=house.space.disk_free_bytes or 0,
     )
 
 
@@ -101,6 +106,8 @@ def _alarms(core: NodeCore, running: Running) -> tuple[str, ...]:
         alarms.extend(f"{name} is not connected" for name in sorted(missing))
     if refusal := core.housekeeping.space.refusal():
         alarms.append(refusal)
+    if over := core.housekeeping.budget.alarm():
+        alarms.append(over)
     if doubt := core.housekeeping.retention.doubt:
         alarms.append(
             f"retention is held: {doubt}; nothing is dropped by age or rolled up until the clocks agree: set them "

@@ -88,7 +88,7 @@ class RetentionKeeper:
             return
         if self._job is not None:
             self._go_on_rolling()
-        elif self._space.wants_less(node.options):
+        elif self._space.wants_less():
             self._drop_oldest()
         elif self._names is not None:
             self._look_on()

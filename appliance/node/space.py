@@ -6,6 +6,7 @@ room; deletes, elections and retention go on. Loop thread.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from appliance.errors import Overloaded
@@ -20,7 +21,8 @@ _OFF_LIMITS_WHEN_FULL: Final = frozenset({"write", "put", "set_series"})
 
 
 class Space:
-    def __init__(self, options: NodeOptions) -> None:
+    def __init__(self, options: Callable[[], NodeOptions]) -> None:
+        """options: as they are now; an operator may change them while the node runs."""
         self._options = options
         self.used_bytes = 0
         """Journal and store, without pages that are free to be used again."""
@@ -39,7 +41,7 @@ class Space:
 
     def refusal(self) -> str:
         """Why nothing that needs space is taken; empty: it is."""
-        options = self._options
+        options = self._options()
         percent = 100 * self.used_bytes // options.store_bytes_max
         if percent >= WRITE_LIMIT_PERCENT:
             what = "delete series, or set storage.when_full = drop_oldest"
@@ -58,8 +60,9 @@ class Space:
             )
         return ""
 
-    def wants_less(self, options: NodeOptions) -> bool:
+    def wants_less(self) -> bool:
         """Whether the oldest readings shall go now."""
+        options = self._options()
         if options.when_full != DROP_OLDEST or self._waits_for_checkpoint:
             return False
         is_over = 100 * self.used_bytes >= DROP_AT_PERCENT * options.store_bytes_max

@@ -60,6 +60,13 @@ class NodeStatus:
     has_quorum: bool = False
     key_count: int = 0
     last_index: int = 0
+    written_bytes: int = 0
+    written_bytes_per_day: int = 0
+    write_budget_bytes_per_day: int = 0
+    card_life_used_percent: int = 0
+    disk_free_bytes: int = 0
+    scrubbed_unix_nano: int = 0
+    scrub_percent: int = 0
     secured: bool = False
     certificate_expires_unix_nano: int = 0
     authority_fingerprint: str = ""

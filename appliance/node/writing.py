@@ -45,6 +45,9 @@ class WritePath:
         self._proposals = Proposals(me.member_id, me.boot_nonce)
         self._forwarded = ForwardQueue(self._refuse)
         self._window = Window()
+        self.pace_ns: Callable[[], int] = lambda: 0
+        """Least time between two entries that the write budget leaves."""
+
         self._last_count: int | None = None
         """Operations of the entry that was on its way, until it is committed."""
 
@@ -151,6 +154,7 @@ class WritePath:
         if not self._engine.is_leader:
             self._window.expect(len(self._proposals))
         elif self._last_count is not None:
+            self._window.adapt(commit_ns=self._pipeline.usual_ns(), pace_ns=self.pace_ns())
             self._window.expect(self._last_count + self._queued_count())
             self._last_count = None
 

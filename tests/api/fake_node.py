@@ -98,6 +98,13 @@ class Status:
     secured: bool = True
     certificate_expires_unix_nano: int = 9
     authority_fingerprint: str = "ab"
+    written_bytes: int = 27
+    written_bytes_per_day: int = 28
+    write_budget_bytes_per_day: int = 29
+    card_life_used_percent: int = 30
+    disk_free_bytes: int = 31
+    scrubbed_unix_nano: int = 32
+    scrub_percent: int = 33
 
 
 class Result:

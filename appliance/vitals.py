@@ -1,0 +1,44 @@
+"""What the machine tells a running node every few seconds: bytes written, room on its disk, the card's own life.
+
+Reads small files of /proc and /sys in a thread, because statvfs(2) may wait for a disk. Called by app.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from appliance.host.resources import card_life_used_percent, read_resources
+from appliance.node.core import NodeCore
+
+EVERY_S: Final = 5.0
+
+
+@contextmanager
+def watching_disk(core: NodeCore, data: Path) -> Iterator[None]:
+    task = asyncio.create_task(_watch(core, data), name="vitals")
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def _watch(core: NodeCore, data: Path) -> None:
+    while True:
+        await observe(core, data)
+        await asyncio.sleep(EVERY_S)
+
+
+async def observe(core: NodeCore, data: Path) -> None:
+    """Once; a figure that cannot be had leaves the last one."""
+    loop = asyncio.get_running_loop()
+    found = await loop.run_in_executor(None, read_resources, data)
+    life = await loop.run_in_executor(None, card_life_used_percent, data)
+    house = core.housekeeping
+    house.space.disk_free_bytes = found.disk_free_bytes
+    house.budget.card_life_used_percent = life or 0
+    if found.written_bytes is not None:
+        house.budget.observe(found.written_bytes, core.pipeline.durations.count)

@@ -1,0 +1,73 @@
+"""Bytes written a day: measured, projected, and kept by waiting."""
+
+from __future__ import annotations
+
+from appliance.node.budget import BURST_NS, DAY_NS, PACE_MAX_NS, SECOND_NS, WriteBudget
+from appliance.node.window import WINDOW_NS, WINDOW_NS_MAX, WINDOW_NS_MIN, Window
+from tests.node.harness import FakeClock
+
+MB = 1_000_000
+
+
+def spend(
+    budget: WriteBudget, clock: FakeClock, *, seconds: int, commits_per_second: int, commit_bytes: int
+) -> int:
+    """Commits as often as the pace allows; how many there were."""
+    count = written = 0
+    next_ns, end_ns = clock.now_ns, clock.now_ns + seconds * SECOND_NS
+    while next_ns < end_ns:
+        clock.now_ns = next_ns
+        count += 1
+        written += commit_bytes
+        budget.observe(written, count)
+        next_ns += max(SECOND_NS // commits_per_second, budget.pace_ns())
+    return count
+
+
+def test_without_a_budget_nothing_waits() -> None:
+    clock = FakeClock()
+    budget = WriteBudget(clock, lambda: 0)
+    assert spend(budget, clock, seconds=60, commits_per_second=50, commit_bytes=20_000) == 3_000
+    assert (budget.pace_ns(), budget.alarm()) == (0, "")
+    assert budget.per_day_bytes() > 80_000 * MB
+
+
+def test_a_budget_is_kept_by_fewer_commits() -> None:
+    clock = FakeClock()
+    budget = WriteBudget(clock, lambda: 8_640 * MB)
+    count = spend(budget, clock, seconds=4 * 3_600, commits_per_second=20, commit_bytes=20_000)
+    allowed = 100_000 * 4 * 3_600 + 8_640 * MB * BURST_NS // DAY_NS
+    assert 0.7 * allowed < 20_000 * count < 1.05 * allowed
+    assert 0 < budget.pace_ns() < PACE_MAX_NS
+
+
+def test_a_budget_that_is_too_small_costs_a_second_a_commit_and_says_so() -> None:
+    clock = FakeClock()
+    budget = WriteBudget(clock, lambda: 100 * MB)
+    spend(budget, clock, seconds=3_600, commits_per_second=20, commit_bytes=20_000)
+    assert budget.pace_ns() == PACE_MAX_NS
+    assert "more than storage.write_budget_per_day (100 MB)" in budget.alarm()
+
+
+def test_the_window_follows_what_commits_take() -> None:
+    for commit_ns, bound_ns in (
+        (0, WINDOW_NS),
+        (1, WINDOW_NS_MIN),
+        (6_000_000, 12_000_000),
+        (10**9, WINDOW_NS_MAX),
+    ):
+        window = Window()
+        window.expect(8)
+        window.adapt(commit_ns=commit_ns, pace_ns=0)
+        assert not window.is_over(1, 100)
+        assert window.ends_ns == 100 + bound_ns
+
+
+def test_batches_are_a_pace_apart_also_for_a_caller_who_is_alone() -> None:
+    window = Window()
+    window.expect(1)
+    window.adapt(commit_ns=0, pace_ns=1_000)
+    assert window.is_over(1, 0)
+    assert not window.is_over(1, 999)
+    assert window.ends_ns == 1_000
+    assert window.is_over(1, 1_000)
