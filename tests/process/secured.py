@@ -15,7 +15,6 @@ import grpc
 
 from appliance.client.credentials import ClientCredentials
 from appliance.security.keyring import Keyring
-from raftberry.v1 import cluster_pb2, cluster_pb2_grpc
 from tests.process.nodes import CHANNEL_OPTIONS, ROOT, Node, wait_for
 
 HOST = "127.0.0.1"
@@ -58,12 +57,13 @@ class SecuredNode(Node):
             self._channel = grpc.insecure_channel(self.socket, options=options)
         return self._channel
 
-    def remote(self, token: str) -> grpc.Channel:
-        """As another machine would: TLS against the cluster's CA, with a token."""
+    def remote(self, *, send_bytes_max: int = 64 << 20) -> grpc.Channel:
+        """As another machine would: TLS against the cluster's CA."""
         authority = self.keyring.authority
         assert authority is not None
         credentials = ClientCredentials(authority_pem=authority.pem)
-        return credentials.channel(self.client_address, list(CHANNEL_OPTIONS))
+        options = [*CHANNEL_OPTIONS, ("grpc.max_send_message_length", send_bytes_max)]
+        return credentials.channel(self.client_address, options)
 
     def command(self, *arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
         return raftberry(*arguments, "--endpoint", self.socket, timeout_s=timeout_s)
@@ -90,6 +90,7 @@ class SecuredCluster:
     """Nodes n1, n2, ...: n1 founds, the others join."""
 
     def __init__(self, folder: Path, *, size: int = 3) -> None:
+        self.invite = ""
         self.nodes = [
             SecuredNode(name=f"n{number}", data=folder / f"n{number}") for number in range(1, size + 1)
         ]
@@ -107,9 +108,9 @@ class SecuredCluster:
             node.start()
         for node in self.nodes:
             node.wait_serving()
-        invite = first.invite("--uses", str(len(others)))
+        self.invite = first.invite("--uses", str(len(others)))
         for node in others:
-            done = node.join(first, invite)
+            done = node.join(first, self.invite)
             assert done.returncode == 0, f"{done.stderr}\n{node.log[-3000:]}"
         for node in self.nodes:
             wait_for(
@@ -128,11 +129,3 @@ def token_of(node: SecuredNode, name: str, *rights: str) -> str:
     text = done.stdout.split('"token": "')[1].partition('"')[0]
     assert text.startswith("rbt1_")
     return text
-
-
-def status_with(channel: grpc.Channel, token: str) -> cluster_pb2.GetStatusResponse:
-    metadata = (("authorization", f"Bearer {token}"),)
-    answer: cluster_pb2.GetStatusResponse = cluster_pb2_grpc.ClusterServiceStub(channel).GetStatus(
-        cluster_pb2.GetStatusRequest(), timeout=10, metadata=metadata
-    )
-    return answer
