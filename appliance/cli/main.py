@@ -53,6 +53,7 @@ COMMANDS: Final = {
     "backup": ("appliance.cli.backup:backup_command", "Write the whole state to a file, while writes go on."),
     "restore": ("appliance.cli.backup:restore_command", "Make a new cluster of one from a backup."),
     "verify": ("appliance.cli.verify:verify", "Compare what all nodes hold, by a hash at one index."),
+    "doctor": ("appliance.cli.doctor:doctor", "Say what about this machine and cluster should be changed."),
     "bench": ("appliance.cli.bench:bench", "Measure the running cluster: writes, streams, reads, watches."),
     "sensor": ("appliance.cli.sensor:sensor", "Stream this machine's own sensors into the cluster."),
     "version": ("appliance.cli.version:version", "Show the version."),

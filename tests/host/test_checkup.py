@@ -1,0 +1,115 @@
+"""The checks of doctor, each with a machine that is well and one that is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from appliance.cli.doctor import check_peer, without_secrets
+from appliance.host import checkup
+from appliance.host.checkup import Finding, Harm
+from appliance.limits import CLOCK_EARLIEST_UNIX_NANO
+
+MOUNTS = """\
+/dev/root / ext4 rw 0 0
+tmpfs /run tmpfs rw 0 0
+//nas/share /mnt/my\\040nas cifs rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "harm", "words"),
+    [
+        ("/var/lib/raftberry", Harm.NONE, "is on ext4, mounted at /"),
+        ("/run/raftberry", Harm.LOSES_DATA, "is on tmpfs, mounted at /run"),
+        ("/mnt/my nas/data", Harm.LOSES_DATA, "is on cifs, mounted at /mnt/my nas"),
+        ("/running", Harm.NONE, "is on ext4"),
+    ],
+)
+def test_the_filesystem_is_that_of_the_nearest_mount(place: str, harm: Harm, words: str) -> None:
+    finding = checkup.check_filesystem(Path(place), MOUNTS)
+    assert finding.harm is harm
+    assert words in finding.found
+
+
+@pytest.mark.parametrize(
+    ("latencies_s", "harm"), [([0.001, 0.4], Harm.NONE), ([0.05, 0.06], Harm.SLOWS), ([0.5, 0.5], Harm.STOPS)]
+)
+def test_a_slow_disk_is_told_from_a_bad_one_by_its_median(
+    latencies_s: list[float], harm: Harm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(checkup, "sync_latencies_s", lambda *_, **__: [*latencies_s[:1] * 10, *latencies_s])
+    assert checkup.check_sync(tmp_path).harm is harm
+
+
+def test_the_real_disk_is_timed_and_left_as_it_was(tmp_path: Path) -> None:
+    assert "median" in checkup.check_sync(tmp_path).found
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("now", "synchronised", "harm"),
+    [
+        (CLOCK_EARLIEST_UNIX_NANO, True, Harm.NONE),
+        (CLOCK_EARLIEST_UNIX_NANO, False, Harm.SLOWS),
+        (CLOCK_EARLIEST_UNIX_NANO, None, Harm.UNKNOWN),
+        (CLOCK_EARLIEST_UNIX_NANO - 1, True, Harm.STOPS),
+    ],
+)
+def test_a_clock_that_was_never_set_is_worse_than_one_that_is_not_synchronised(
+    now: int, synchronised: bool | None, harm: Harm
+) -> None:
+    assert checkup.check_clock(now, synchronised).harm is harm
+
+
+@pytest.mark.parametrize(
+    ("bits", "harm", "words"),
+    [
+        ("0x0", Harm.NONE, "good since the start"),
+        ("0x50005", Harm.LOSES_DATA, "voltage is too low now"),
+        ("0x10000", Harm.LOSES_DATA, "voltage was too low since the start"),
+    ],
+)
+def test_a_pis_firmware_is_believed_about_its_supply(
+    tmp_path: Path, bits: str, harm: Harm, words: str
+) -> None:
+    path = tmp_path / "sys/devices/platform/soc/soc:firmware/get_throttled"
+    path.parent.mkdir(parents=True)
+    path.write_text(bits + "\n")
+    finding = checkup.check_supply(tmp_path)
+    assert finding.harm is harm
+    assert words in finding.found
+
+
+def test_a_machine_without_that_firmware_is_not_called_well_fed(tmp_path: Path) -> None:
+    assert checkup.check_supply(tmp_path).found == "this machine does not report it"
+
+
+def test_a_data_directory_that_others_can_read_is_found(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    finding = checkup.check_owner(tmp_path)
+    assert (finding.harm, finding.advice[-len(str(tmp_path)) :]) == (Harm.LOSES_DATA, str(tmp_path))
+    tmp_path.chmod(0o700)
+    assert checkup.check_owner(tmp_path).harm is Harm.NONE
+
+
+def test_every_harm_comes_with_what_to_do(tmp_path: Path) -> None:
+    findings = list(checkup.check_machine(tmp_path / "not" / "there"))
+    assert [one for one in findings if one.harm is not Harm.NONE and not one.advice] == list[Finding]()
+    assert {one.what for one in findings} >= {"filesystem", "disk", "space", "memory", "clock", "page size"}
+
+
+def test_a_peer_that_does_not_answer_is_named_with_its_address() -> None:
+    finding = check_peer("pi-2", "127.0.0.1:1")
+    assert finding.harm is Harm.STOPS
+    assert "pi-2 at 127.0.0.1:1" in finding.found
+
+
+def test_nothing_that_opens_a_door_goes_into_a_bundle() -> None:
+    text = (
+        "token=rbt1_AAAAAAAAAAAAAAAAAAAAAAbCdEf-_9 Authorization: Bearer abc.def join pi rbj1_BBBBBBBB\n"
+        "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE\n-----END EC PRIVATE KEY-----\nkept"
+    )
+    cleaned = without_secrets(text)
+    assert cleaned == "token=[removed] Authorization: [removed] join pi [removed]\n[removed]\nkept"
