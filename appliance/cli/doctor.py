@@ -21,12 +21,13 @@ import click
 from google.protobuf.json_format import MessageToDict
 
 from appliance import __version__
+from appliance.addresses import split_address
 from appliance.cli.common import connect, connection_options, note, output_option
 from appliance.cli.main import EXIT_ERROR, EXIT_OK
 from appliance.cli.output import Row, emit
 from appliance.client.connection import Connection
 from appliance.client.methods import GET_STATUS, LIST_MEMBERS
-from appliance.config import Config, load, split_address
+from appliance.config import Config, load
 from appliance.errors import ConfigurationError, RaftberryError
 from appliance.host.checkup import Finding, Harm, check_machine
 from appliance.node.tokens import INVITE_PREFIX, TOKEN_PREFIX
