@@ -69,6 +69,9 @@ class MemoryDisk:
         self.fail_next_commit = False
         """The next commit, of either, raises StorageFailed and leaves the disk as it was."""
 
+        self.is_full = False
+        """Every commit fails like that."""
+
     def journal_state(self) -> JournalState:
         """The state's record, decoded once for each version of it."""
         record, state = self._decoded
@@ -97,7 +100,9 @@ class MemoryDisk:
         self.image = StoreImage(self.image.position, records)
 
     def check_commit(self) -> None:
-        """Fail once, if asked to."""
+        """Fail once, if asked to, or as long as there is no room."""
+        if self.is_full:
+            raise StorageFailed("simulated disk: no space left, nothing was written")
         if self.fail_next_commit:
             self.fail_next_commit = False
             raise StorageFailed("simulated disk: commit failed, nothing was written")

@@ -10,7 +10,6 @@ import os
 import sys
 
 from tests.simulation.failure import CheckFailed
-from tests.simulation.faults import MEAN_NS
 from tests.simulation.schedule import SECOND_NS
 from tests.simulation.swarm import run_seed, run_swarm
 from tests.simulation.world import Plan, World
@@ -85,8 +84,9 @@ def _shrink(arguments: argparse.Namespace) -> int:
         sys.stdout.write(f"seed {arguments.seed} passes\n")
         return 0
     check = failure.partition(":")[0]
-    kinds = frozenset(MEAN_NS)
-    for kind in sorted(MEAN_NS):
+    drawn = World(plan).faults.kinds
+    kinds = frozenset(drawn)
+    for kind in sorted(drawn):
         fewer = kinds - {kind}
         report = run_seed(Plan(plan.seed, plan.size, plan.fault_ns, fewer))
         if report.failure is not None and report.failure.partition(":")[0] == check:

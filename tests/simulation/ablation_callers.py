@@ -174,8 +174,6 @@ def an_old_card_is_put_back() -> None:
         s.propose(leader, 20)
         s.wait(100)
         s.crash(forgetful)
-        forgetful.lost_disk, forgetful.disk = forgetful.disk, image
-        s.world.faults.amnesiac = forgetful
-        s.world.faults.counts["amnesia_struck"] += 1
+        s.world.faults.losses.put_back(forgetful, image)
         s.start(forgetful)
         s.finish()

@@ -10,13 +10,17 @@ from __future__ import annotations
 import random
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
-from appliance.errors import StorageFailed
+from appliance.errors import CorruptData, StorageFailed
 from tests.simulation.schedule import MICROSECOND_NS, MILLISECOND_NS, Schedule
 
 Result = TypeVar("Result")
+
+SLOW_NS_MAX = 5_000 * MILLISECOND_NS
 
 
 class Host(Protocol):
@@ -34,8 +38,6 @@ class Host(Protocol):
     def on_job(self, name: str, phase: str) -> None:
         """A job is about to be durable ("before") or has become so ("after"); may end the process."""
 
-    def storage_failed(self, error: StorageFailed) -> None: ...
-
 
 @dataclass(slots=True)
 class DiskSpeed:
@@ -43,9 +45,13 @@ class DiskSpeed:
 
     commit_ns_median: int
     stalled_until_ns: int = 0
+    slow_until_ns: int = 0
+    slow_factor: int = 1
 
-    def draw_ns(self, rng: random.Random) -> int:
+    def draw_ns(self, rng: random.Random, now_ns: int) -> int:
         spread = self.commit_ns_median * rng.uniform(0.3, 2.0)
+        if now_ns < self.slow_until_ns:
+            return min(int(spread * self.slow_factor), SLOW_NS_MAX)
         return int(spread * rng.uniform(3, 15)) if rng.random() < 0.03 else int(spread)
 
 
@@ -76,7 +82,7 @@ class SimWorkers:
 
     def read(self, work: Callable[[], Result], done: Callable[[Result], None]) -> None:
         def run() -> None:
-            result = work()
+            result = work()  # damage that it finds is heard of on the loop, as from the pool
             self._schedule.after(
                 self._rng.randint(1, 100) * MICROSECOND_NS, lambda: self._host.call(lambda: done(result))
             )
@@ -89,16 +95,14 @@ class SimWorkers:
         if self._running is not None or not self._queue or self._host.is_paused or not self._host.is_alive:
             return
         self._running = self._queue.popleft()
-        self._schedule.after(self._speed.draw_ns(self._rng), self._finish)
+        self._schedule.after(self._speed.draw_ns(self._rng, self._schedule.now_ns), self._finish)
 
     def finish_in_kernel(self) -> None:
         """The process dies while a job is in the kernel: it becomes durable all the same."""
         job = self._running
         if job is not None:
-            try:
+            with suppress(StorageFailed, CorruptData):
                 job.work()
-            except StorageFailed:
-                pass  # it failed, and nobody is left to hear of it
 
     def _finish(self) -> None:
         if not self._host.is_alive:
@@ -114,8 +118,9 @@ class SimWorkers:
             return
         try:
             result = job.work()
-        except StorageFailed as error:
-            self._host.storage_failed(error)
+        except (StorageFailed, CorruptData) as error:
+            self._running = None
+            self._host.call(partial(_raise, error))
             return
         self._running = None
         self.counts[job.name] += 1
@@ -125,6 +130,10 @@ class SimWorkers:
         )
         self._schedule.at(self._told_ns, lambda: self._host.call(lambda: job.done(result)))
         self.start_next()
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def draw_speed(rng: random.Random) -> DiskSpeed:

@@ -1,45 +1,31 @@
 """Faults, each with a rate drawn from the seed (swarm testing: Groce et al., ISSTA 2012).
 
-Invariant: a fault only does what the world can do to a machine: power, cables, cards, signals. What it broke it mends
-by itself after a while, but for an amnesiac, which its peers must keep out.
+Invariant: a fault only does what the world can do to a machine: power, cables, cards, clocks, signals. What it broke
+it mends by itself after a while, but for a node that is lost (losses.py), which its peers must keep out.
 """
 
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 from appliance.errors import NotApplied
-from appliance.storage.layout import decode_state
 from appliance.storage.memory import MemoryDisk
+from raftberry.internal.v1 import peer_pb2
+from tests.simulation.losses import Losses
+from tests.simulation.mishaps import Mishaps
 from tests.simulation.network import LANES, Network
 from tests.simulation.node import Machine, Process
+from tests.simulation.scene import Family, Scene, Strike
 from tests.simulation.schedule import MILLISECOND_NS, SECOND_NS, Schedule
 
-MEAN_NS = {
-    "crash_one": 4 * SECOND_NS,
-    "crash_leader": 5 * SECOND_NS,
-    "crash_all": 12 * SECOND_NS,
-    "restart_storm": 15 * SECOND_NS,
-    "pause_one": 5 * SECOND_NS,
-    "pause_leader": 7 * SECOND_NS,
-    "cut_pair": 4 * SECOND_NS,
-    "cut_one_way": 4 * SECOND_NS,
-    "isolate_leader": 6 * SECOND_NS,
-    "isolate_one": 6 * SECOND_NS,
-    "reset_link": 2 * SECOND_NS,
-    "reset_lane": 2 * SECOND_NS,
-    "stall_link": 2 * SECOND_NS,
-    "stall_disk": 4 * SECOND_NS,
-    "fail_commit": 10 * SECOND_NS,
-    "transfer": 3 * SECOND_NS,
-    "checkpoint": 3 * SECOND_NS,
-    "amnesia": 20 * SECOND_NS,
-}
-"""Mean time between two faults of a kind, where a seed has it at all."""
+NO_FAULTS = frozenset({"checkpoint", "transfer"})
+"""What operators do: it happens beside the faults and is none."""
 
-_MEMORY_LOSS = frozenset({"crash_one", "crash_leader", "crash_all", "restart_storm", "fail_commit"})
+_MEMORY_LOSS = frozenset(
+    {"crash_one", "crash_leader", "crash_all", "restart_storm", "fail_commit", "full_disk", "absence"}
+)
+KINDS_MIN = 5
 
 
 class Faults:
@@ -50,20 +36,73 @@ class Faults:
         schedule: Schedule,
         rng: random.Random,
         restart: Callable[[Machine], None],
+        copy: Callable[[Machine, MemoryDisk], None],
         *,
         only: frozenset[str] | None,
     ) -> None:
         """only: the kinds a shrunk seed still has; None: what the seed draws."""
         self._machines, self._network, self._schedule, self._rng = machines, network, schedule, rng
-        self._restart = restart
-        self.counts: Counter[str] = Counter()
-        self.is_over = False
-        self.amnesiac: Machine | None = None
-        drawn = [kind for kind in MEAN_NS if rng.random() < 0.5]
-        self._scale = rng.uniform(0.8, 5.0)
+        self._scene = Scene(machines, network, schedule, rng, restart)
+        self.counts, self._restart = self._scene.counts, restart
         network.spike_rate = rng.choice((0.0, 0.0, 0.002, 0.01))
         network.delay_ns_max = rng.choice((1, 5, 20, 80)) * MILLISECOND_NS
-        self.kinds = tuple(kind for kind in drawn if only is None or kind in only)
+        self.mishaps, self.losses = Mishaps(self._scene), Losses(self._scene, copy)
+        families: tuple[Family, ...] = (self.mishaps, self.losses)
+        self._families = families
+        self._strikes: dict[str, tuple[int, Strike]] = dict(self._own_kinds())
+        for family in families:
+            self._strikes.update(family.kinds)
+        self._scale = rng.uniform(0.8, 5.0)
+        drawn = [kind for kind in self._strikes if rng.random() < 0.4]
+        while len(drawn) < KINDS_MIN:
+            drawn.append(rng.choice([kind for kind in self._strikes if kind not in drawn]))
+        per_second = sum(SECOND_NS / self._strikes[kind][0] for kind in drawn)
+        self._scale = max(self._scale, per_second * rng.uniform(0.5, 2.0))
+        self.kinds = tuple(kind for kind in self._strikes if kind in drawn and (only is None or kind in only))
+
+    def _own_kinds(self) -> dict[str, tuple[int, Strike]]:
+        return {
+            "crash_one": (4 * SECOND_NS, self._crash_one),
+            "crash_leader": (5 * SECOND_NS, self._crash_leader),
+            "crash_all": (12 * SECOND_NS, self._crash_all),
+            "restart_storm": (15 * SECOND_NS, self._restart_storm),
+            "pause_one": (5 * SECOND_NS, self._pause_one),
+            "pause_leader": (7 * SECOND_NS, self._pause_leader),
+            "cut_pair": (4 * SECOND_NS, self._cut_pair),
+            "cut_one_way": (4 * SECOND_NS, self._cut_one_way),
+            "isolate_leader": (6 * SECOND_NS, self._isolate_leader),
+            "isolate_one": (6 * SECOND_NS, self._isolate_one),
+            "reset_link": (2 * SECOND_NS, self._reset_link),
+            "reset_lane": (2 * SECOND_NS, self._reset_lane),
+            "stall_link": (2 * SECOND_NS, self._stall_link),
+            "stall_disk": (4 * SECOND_NS, self._stall_disk),
+            "fail_commit": (10 * SECOND_NS, self._fail_commit),
+            "transfer": (3 * SECOND_NS, self._transfer),
+            "checkpoint": (3 * SECOND_NS, self._checkpoint),
+        }
+
+    @property
+    def all_kinds(self) -> list[str]:
+        return list(self._strikes)
+
+    def struck(self) -> dict[str, int]:
+        """Kind -> how often; faults only."""
+        return {
+            kind: count
+            for kind, count in self.counts.items()
+            if kind in self._strikes and kind not in NO_FAULTS
+        }
+
+    def is_suspect(self, machine: Machine) -> bool:
+        """It was lost by a fault: it may be shut out."""
+        return machine.name.removesuffix("-copy") in self.losses.suspects
+
+    def maul(self, frame: peer_pb2.Frame) -> peer_pb2.Frame:
+        return frame if self.is_over else self.mishaps.maul(frame)
+
+    @property
+    def is_over(self) -> bool:
+        return self._scene.is_over
 
     def start(self) -> None:
         for kind in self.kinds:
@@ -71,7 +110,7 @@ class Faults:
 
     def end(self) -> None:
         """Mend everything."""
-        self.is_over = True
+        self._scene.is_over = True
         self._network.unblock_all()
         self._network.spike_rate = 0.0
         self._network.delay_ns_max = 5 * MILLISECOND_NS
@@ -79,23 +118,27 @@ class Faults:
             machine.speed.stalled_until_ns = 0
             machine.speed.commit_ns_median = min(machine.speed.commit_ns_median, 15 * MILLISECOND_NS)
             machine.disk.fail_next_commit = False
+        for family in self._families:
+            family.end()
+        for machine in self._machines:
             if machine.process is not None:
                 machine.process.resume()
             else:
                 self._restart(machine)
 
+    def ease(self) -> None:
+        """Fewer of them from now on: a cluster that is never whole for a second does no work that could be lost."""
+        self._scale *= 1.1
+
     def _next(self, kind: str) -> None:
-        delay_ns = int(self._rng.expovariate(1.0) * MEAN_NS[kind] * self._scale)
+        delay_ns = int(self._rng.expovariate(1.0) * self._strikes[kind][0] * self._scale)
         self._schedule.after(delay_ns, lambda: self._strike(kind))
 
     def _strike(self, kind: str) -> None:
         if self.is_over:
             return
-        if kind in _MEMORY_LOSS and self._is_doubtful():
-            self._next(kind)
-            return
-        fault: Callable[[], bool] = getattr(self, f"_{kind}")
-        if fault():
+        is_forbidden = kind in _MEMORY_LOSS and self.losses.is_doubtful
+        if not is_forbidden and self._strikes[kind][1]():
             self.counts[kind] += 1
         self._next(kind)
 
@@ -105,7 +148,7 @@ class Faults:
         return self._crash(self._rng.choice(self._machines))
 
     def _crash_leader(self) -> bool:
-        return self._crash(self._leader())
+        return self._crash(self._scene.leader())
 
     def _crash_all(self) -> bool:
         for machine in self._machines:
@@ -121,7 +164,7 @@ class Faults:
         return True
 
     def _blink(self, machine: Machine) -> None:
-        if not self.is_over and machine.process is not None and not self._is_doubtful():
+        if not self.is_over and machine.process is not None and not self.losses.is_doubtful:
             machine.crash(is_kernel_finishing=self._rng.random() < 0.5)
             self._restart(machine)
 
@@ -134,49 +177,13 @@ class Faults:
         self._schedule.after(self._rng.randint(0, delay_ns), lambda: self._restart(machine))
         return True
 
-    def _amnesia(self) -> bool:
-        """An older image of the card is put back. One in a run: two forgetful voters of three are beyond help."""
-        if self.amnesiac is not None or len(self._machines) < 3:
-            return False
-        machine = self._rng.choice(self._machines)
-        if machine.process is None:
-            return False
-        image = machine.disk.copy()
-        self.amnesiac = machine
-        self._schedule.after(self._rng.randint(1, 5) * SECOND_NS, lambda: self._forget(machine, image))
-        return True
-
-    def _forget(self, machine: Machine, image: MemoryDisk) -> None:
-        """Only while every peer is up and has seen more of it than the image holds."""
-        peers = [other.process for other in self._machines if other is not machine]
-        held = decode_state(image.state).hard_state.high_index
-        known = [
-            peer.core.acquaintances.memory_of(machine.member_id).high_index > held
-            for peer in peers
-            if peer is not None
-        ]
-        if self.is_over or len(known) < len(peers) or not all(known):
-            self.amnesiac = None
-            return
-        machine.crash()
-        machine.lost_disk, machine.disk = machine.disk, image
-        self.counts["amnesia_struck"] += 1
-        for other in self._machines:
-            other.disk.fail_next_commit = False
-        self._restart(machine)
-
-    def _is_doubtful(self) -> bool:
-        """An amnesiac was not met by its peers yet: what they know of it must not be lost as well."""
-        machine = self.amnesiac
-        return bool(self.counts["amnesia_struck"]) and machine is not None and not machine.is_shut_out
-
     # signals ---------------------------------------------------------------------------------------------
 
     def _pause_one(self) -> bool:
         return self._pause(self._rng.choice(self._machines))
 
     def _pause_leader(self) -> bool:
-        return self._pause(self._leader())
+        return self._pause(self._scene.leader())
 
     def _pause(self, machine: Machine | None) -> bool:
         process = machine.process if machine is not None else None
@@ -203,7 +210,7 @@ class Faults:
         return pair is not None and self._cut([pair])
 
     def _isolate_leader(self) -> bool:
-        return self._isolate(self._leader())
+        return self._isolate(self._scene.leader())
 
     def _isolate_one(self) -> bool:
         return self._isolate(self._rng.choice(self._machines))
@@ -264,7 +271,7 @@ class Faults:
     # operators -------------------------------------------------------------------------------------------
 
     def _transfer(self) -> bool:
-        leader = self._leader()
+        leader = self._scene.leader()
         process = leader.process if leader is not None else None
         if process is None or len(self._machines) < 2:
             return False
@@ -285,11 +292,3 @@ class Faults:
         if process is not None:
             process.call(lambda: process.core.checkpoint(lambda _: None))
         return process is not None
-
-    def _leader(self) -> Machine | None:
-        leaders = [
-            (machine.process.core.engine.term, machine)
-            for machine in self._machines
-            if machine.process is not None and machine.process.core.engine.is_leader
-        ]
-        return max(leaders, key=lambda pair: pair[0])[1] if leaders else None

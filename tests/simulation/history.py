@@ -53,6 +53,7 @@ class History:
     acknowledged: dict[int, int] = field(default_factory=dict)
     writes: list[RegisterWrite] = field(default_factory=list)
     reads: list[RegisterRead] = field(default_factory=list)
+    _read_here: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def was_applied(self, operation: Attempted, index: int, *, is_duplicate: bool) -> None:
         """A client was told that its operation is in the log at index."""
@@ -96,14 +97,26 @@ class History:
                 "linearizable_reads",
                 f"a read of {key} saw index {index}; {after_index} was known before it began",
             )
+        self._check_value("linearizable_reads", key, value, mod_revision, index)
+        self.latest_index = max(self.latest_index, index)
+
+    def was_read_here(
+        self, life: tuple[int, int], key: str, value: bytes | None, mod_revision: int, index: int
+    ) -> None:
+        """A local read in one life of a node."""
+        self.counts["read_here"] += 1
+        if index < self._read_here.get(life, 0):
+            raise CheckFailed(
+                "local_reads_monotonic", f"{key} was read at {index} after {self._read_here[life]}"
+            )
+        self._read_here[life] = index
+        self._check_value("local_reads", key, value, mod_revision, index)
+
+    def _check_value(self, check: str, key: str, value: bytes | None, mod_revision: int, index: int) -> None:
         expected = self.reference.key_at(key, index)
         held = expected.mod_revision if expected.value is not None else 0
         if (value, mod_revision) != (expected.value, held):
-            raise CheckFailed(
-                "linearizable_reads",
-                f"{key} at {index} read as revision {mod_revision}, the log says {held}",
-            )
-        self.latest_index = max(self.latest_index, index)
+            raise CheckFailed(check, f"{key} at {index} read as revision {mod_revision}, the log says {held}")
 
     def check_nothing_lost(self) -> None:
         """At the end: all that was acknowledged is in the log."""

@@ -20,12 +20,15 @@ from tests.simulation.schedule import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS,
 LANE_BYTES_MAX = 64_000
 HELLO_TIMEOUT_NS = 3 * SECOND_NS
 LANES = ("live", "bulk")
+REPEATED_MAX = 6
 
 
 class Endpoint(Protocol):
     """A process, as the network sees it."""
 
     member: MemberId
+    station: int
+    """Where it is: its member id, unless it is a copy that peers have no address of."""
 
     @property
     def is_alive(self) -> bool: ...
@@ -70,17 +73,22 @@ class End:
     dialled: dict[str, Stream] = field(default_factory=dict)
     claimed: dict[str, Stream] = field(default_factory=dict)
     is_up: bool = False
+    recent: deque[tuple[Endpoint, bytes]] = field(default_factory=lambda: deque(maxlen=REPEATED_MAX))
+    """What came last on the live lane, and from which process."""
+
     backoff_ns: int = 50 * MILLISECOND_NS
 
 
 class Network:
     def __init__(self, schedule: Schedule, rng: random.Random) -> None:
         self._schedule, self._rng = schedule, rng
-        self._ends: dict[tuple[MemberId, MemberId], End] = {}
+        self._ends: dict[tuple[int, MemberId], End] = {}
         self._blocked: dict[tuple[MemberId, MemberId], int] = {}
-        self._slow_until: dict[tuple[MemberId, MemberId], int] = {}
+        self._slow_until: dict[tuple[int, MemberId], int] = {}
         self.delay_ns_max = 5 * MILLISECOND_NS
-        self.spike_rate = 0.0
+        self.spike_rate = self.repeat_rate = 0.0
+        """repeat_rate: how often a link that comes up again brings what the old one had brought last."""
+
         self.counts: Counter[str] = Counter()
 
     # processes -------------------------------------------------------------------------------------------
@@ -88,13 +96,13 @@ class Network:
     def join(self, process: Endpoint, peers: list[MemberId]) -> None:
         """A process started: it dials everybody, and they dial it when they next try."""
         for peer in peers:
-            end = self._ends[process.member, peer] = End(process, peer)
+            end = self._ends[process.station, peer] = End(process, peer)
             for lane in LANES:
                 self._dial_later(end, lane, self._rng.randint(0, 20) * MILLISECOND_NS)
 
     def leave(self, process: Endpoint) -> None:
         """The process died: its kernel resets every connection."""
-        for key in [key for key in self._ends if key[0] == process.member]:
+        for key in [key for key in self._ends if key[0] == process.station]:
             end = self._ends.pop(key)
             for stream in [*end.dialled.values(), *end.claimed.values()]:
                 self.break_stream(stream)
@@ -157,7 +165,7 @@ class Network:
 
     # sending ---------------------------------------------------------------------------------------------
 
-    def send(self, source: MemberId, target: MemberId, data: bytes, lane: str) -> bool:
+    def send(self, source: int, target: MemberId, data: bytes, lane: str) -> bool:
         end = self._ends.get((source, target))
         stream = end.dialled.get(lane) if end is not None and end.is_up else None
         if stream is None or not stream.is_accepted or stream.bytes + len(data) > LANE_BYTES_MAX:
@@ -195,6 +203,8 @@ class Network:
         end = stream.target
         if end.claimed.get(stream.lane) is not stream:
             return
+        if stream.lane == "live":
+            end.recent.append((stream.source.process, data))
         if end.is_up and not stream.held:
             end.process.on_frame(end.peer, data)
         else:
@@ -207,7 +217,7 @@ class Network:
 
     def _dial(self, end: End, lane: str) -> None:
         member = end.process.member
-        if self._ends.get((member, end.peer)) is not end or lane in end.dialled:
+        if self._ends.get((end.process.station, end.peer)) is not end or lane in end.dialled:
             return
         target = self._ends.get((end.peer, member))
         is_cut = self._is_blocked(member, end.peer) or self._is_blocked(end.peer, member)
@@ -265,10 +275,20 @@ class Network:
         end.is_up = True
         self.counts["up"] += 1
         end.process.on_up(end.peer)
+        self._repeat(end)
         for claimed in list(end.claimed.values()):
             held, claimed.held = claimed.held, []
             for data in held:
                 end.process.on_frame(end.peer, data)
+
+    def _repeat(self, end: End) -> None:
+        """Delivered again after a reconnect, in order: by whoever sends what it has no answer to."""
+        if self.repeat_rate == 0.0 or self._rng.random() >= self.repeat_rate:
+            return
+        sender = end.claimed["live"].source.process
+        for _, data in [item for item in end.recent if item[0] is sender]:
+            self.counts["repeated"] += 1
+            end.process.on_frame(end.peer, data)
 
     def _lost_at_source(self, stream: Stream) -> None:
         end = stream.source
@@ -291,7 +311,7 @@ class Network:
 
     # helpers ---------------------------------------------------------------------------------------------
 
-    def _streams(self, source: MemberId, target: MemberId) -> list[Stream]:
+    def _streams(self, source: int, target: MemberId) -> list[Stream]:
         end = self._ends.get((source, target))
         return list(end.dialled.values()) if end else []
 

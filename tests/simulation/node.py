@@ -13,7 +13,7 @@ from typing import Protocol
 
 from appliance.consensus import ConsensusOptions
 from appliance.consensus.events import ConsensusEvent
-from appliance.errors import StorageFailed
+from appliance.errors import CorruptData, StorageFailed
 from appliance.model import ClusterId, Member, MemberId
 from appliance.node.core import NodeCore
 from appliance.node.identity import Self
@@ -72,11 +72,17 @@ class Machine:
         *,
         speed: DiskSpeed,
         clock: MachineClock,
+        station: int = 0,
     ) -> None:
+        """station: of a copy of another machine; peers have the address of the original."""
         self.member, self.cluster, self.schedule, self.rng = member, cluster, schedule, rng
         self.member_id, self.name = member.member_id, member.name
         self.disk, self.speed, self.clock = MemoryDisk(), speed, clock
+        self.station = station or member.member_id
         self.process: Process | None = None
+        self.flipped: dict[int, tuple[bytes, bytes]] = {}
+        """Entries that a flipped bit spoiled at rest: (spoiled, as written)."""
+
         self.lost_disk: MemoryDisk | None = None
         """What the disk held before an older image was put in its place."""
 
@@ -92,9 +98,13 @@ class Machine:
     def start(self, watcher: Watcher) -> Process:
         assert self.process is None
         self.start_count += 1
-        self.process = Process(self, watcher)
-        self.process.begin()
-        return self.process
+        process = self.process = Process(self, watcher)
+        try:
+            process.begin()
+        except Exception:
+            self.process, process.is_alive = None, False
+            raise
+        return process
 
     def crash(self, *, is_kernel_finishing: bool = False) -> None:
         """The power goes, or kill -9: what was not committed is gone."""
@@ -111,6 +121,7 @@ class Machine:
 class Process:
     def __init__(self, machine: Machine, watcher: Watcher) -> None:
         self.machine, self.watcher, self.member = machine, watcher, machine.member_id
+        self.station = machine.station
         self.is_alive, self.is_paused = True, False
         self.incarnation = machine.start_count
         self._missed: deque[Action] = deque()
@@ -155,6 +166,10 @@ class Process:
         active.now_s = self.machine.clock.monotonic_ns() / 1e9
         try:
             action()
+        except CorruptData as error:
+            self.core.quarantine(str(error))
+        except StorageFailed as error:
+            self._end(error)
         except Exception as error:  # noqa: BLE001 - the top of the loop: it ends the process, and the run is told
             self.watcher.crashed_by_itself(self, error)
             return
@@ -199,7 +214,8 @@ class Process:
         self.core.cycle()
         if self.core.quarantine_reason:
             return
-        delay_ns = self.core.next_wake_ns() - self.machine.clock.monotonic_ns()
+        clock = self.machine.clock
+        delay_ns = clock.real_ns(self.core.next_wake_ns() - clock.monotonic_ns())
         self._due_ns = self._schedule.now_ns + max(delay_ns, MILLISECOND_NS)
         self._set_timer()
 
@@ -229,7 +245,7 @@ class Process:
     def on_job(self, name: str, phase: str) -> None:
         self.watcher.passing_job(self, name, phase)
 
-    def storage_failed(self, error: StorageFailed) -> None:
+    def _end(self, error: StorageFailed) -> None:
         """A failed commit is fatal: the process ends without answering."""
         self.watcher.traced(self.machine, f"ended reason={error}")
         self.machine.crash()

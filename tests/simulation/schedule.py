@@ -42,14 +42,28 @@ class Schedule:
 
 
 class MachineClock:
-    """A machine's clocks: its own time since boot, and a wall clock that may be wrong."""
+    """A machine's clocks: its own time since boot, which may run too fast or too slow, and a wall clock."""
 
     def __init__(self, schedule: Schedule, *, boot_offset_ns: int, wall_offset_ns: int) -> None:
         self._schedule = schedule
-        self._boot_offset_ns, self.wall_offset_ns = boot_offset_ns, wall_offset_ns
+        self._offset_ns, self.wall_offset_ns = boot_offset_ns, wall_offset_ns
+        self._since_ns = self._ppm = 0
 
     def monotonic_ns(self) -> int:
-        return self._schedule.now_ns + self._boot_offset_ns
+        now_ns = self._schedule.now_ns
+        if self._ppm:
+            now_ns += (now_ns - self._since_ns) * self._ppm // 1_000_000
+        return now_ns + self._offset_ns
 
     def wall_ns(self) -> int:
         return EPOCH_NS + self._schedule.now_ns + self.wall_offset_ns
+
+    def set_rate(self, ppm: int) -> None:
+        """From now on a million microseconds take this clock so many more; it never goes back."""
+        now_ns = self.monotonic_ns()
+        self._since_ns, self._ppm = self._schedule.now_ns, ppm
+        self._offset_ns = now_ns - self._schedule.now_ns
+
+    def real_ns(self, duration_ns: int) -> int:
+        """How long the world takes for what takes this clock duration_ns."""
+        return duration_ns * 1_000_000 // (1_000_000 + self._ppm) + 1 if self._ppm else duration_ns

@@ -88,9 +88,7 @@ def test_a_node_whose_card_is_older_than_its_word_is_shut_out() -> None:
         image = forgetful.disk.copy()
         world.run_for(2 * SECOND_NS)
         forgetful.crash()
-        forgetful.lost_disk, forgetful.disk = forgetful.disk, image
-        world.faults.amnesiac = forgetful
-        world.faults.counts["amnesia_struck"] += 1
+        world.faults.losses.put_back(forgetful, image)
         world.restart(forgetful)
         world.run_for(2 * SECOND_NS)
         assert forgetful.process is not None

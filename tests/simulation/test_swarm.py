@@ -17,8 +17,10 @@ OFTEN = (
     "fault_crash_all",
     "fault_pause_one",
     "fault_stall_disk",
-    "hashes_compared",
-    "register_reads",
+    "checked_hashes",
+    "checked_register_reads",
+    "watch_seen",
+    "client_read_here",
 )
 
 
@@ -27,6 +29,7 @@ def test_the_sample_of_seeds_passes_every_checker() -> None:
     for _, summary in run_swarm((Plan(seed) for seed in SAMPLE), jobs=2):
         assert not summary.failures, [(report.seed, report.failure) for report in summary.failures]
     assert len(summary.reports) == len(SAMPLE)
+    assert [(report.seed, report.shortfall) for report in summary.short] == []
     assert [name for name in OFTEN if not summary.counts[name]] == []
     assert summary.simulated_s > 30 * len(SAMPLE)
 

@@ -117,6 +117,10 @@ class Client:
         if process is None:
             self._rest()
             return
+        if self._rng.random() < 0.25:
+            process.call(partial(self._read_here, process, key))
+            self._rest()
+            return
         after_index, begun_ns = self._history.latest_index, self._schedule.now_ns
 
         def submit(deadline_ns: int, request: _Request) -> None:
@@ -128,6 +132,15 @@ class Client:
             process.core.read_barrier(deadline_ns, done)
 
         self._ask(process, submit, lambda _: self._rest())
+
+    def _read_here(self, process: Process, key: str) -> None:
+        """A local read: it may be old, and never older than the one before it there."""
+        if not process.core.quarantine_reason:
+            state = process.core.state
+            record = state.key(key)
+            value, revision = (record.value, record.mod_revision) if record is not None else (None, 0)
+            life = (process.station, process.incarnation)
+            self._history.was_read_here(life, key, value, revision, state.position.index)
 
     def _observe(self, process: Process, key: str, after_index: int, begun_ns: int) -> None:
         state = process.core.state
@@ -189,7 +202,7 @@ class Client:
             self._judge(attempted, operation, key, attempts - 1, answer)
 
         if process is None:
-            answered(Overloaded("connection refused"))
+            answered(NotApplied("connection refused"))
             return
 
         def submit(deadline_ns: int, request: _Request) -> None:
@@ -211,6 +224,8 @@ class Client:
             return
         error = answer.error if isinstance(answer, Completion) else answer
         is_void = isinstance(error, NotApplied)
+        if isinstance(error, Overloaded):
+            self._history.counts["overloaded"] += 1
         attempted.is_in_doubt |= not is_void
         is_over = isinstance(error, ConditionFailed) or self.is_stopped or attempts == 0
         if not is_over and (is_void or operation.sequence):

@@ -6,6 +6,7 @@ on one state and take a new write. Invariant: the same seed and options have the
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import random
 from collections import Counter
@@ -14,9 +15,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from appliance.consensus import ConsensusOptions
+from appliance.errors import CorruptData, StorageFailed
 from appliance.model import ClusterId, Member, MemberId
 from appliance.node.options import NodeOptions
 from appliance.state import Applied, StateOptions
+from appliance.storage.memory import MemoryDisk
 from raftberry.internal.v1 import peer_pb2
 from tests.simulation import seams
 from tests.simulation.checkers import (
@@ -32,7 +35,7 @@ from tests.simulation.checkers.reference import Reference
 from tests.simulation.checkers.registers import check_registers
 from tests.simulation.disk import DiskSpeed, draw_speed
 from tests.simulation.failure import CheckFailed, require
-from tests.simulation.faults import MEAN_NS, Faults
+from tests.simulation.faults import Faults
 from tests.simulation.history import History
 from tests.simulation.network import Network
 from tests.simulation.node import ClusterOptions, Machine, Process, active
@@ -80,12 +83,13 @@ class World:
         rng = self._rng("world")
         self.schedule = Schedule()
         self.network = Network(self.schedule, self._rng("network"))
-        size = plan.size or rng.choices((1, 3, 5), (1, 6, 3))[0]
+        size = plan.size or rng.choices((1, 2, 3, 5, 7), (2, 1, 6, 4, 1))[0]
         cluster = _cluster(rng, size, is_tiny=rng.random() < 0.8 if plan.is_tiny is None else plan.is_tiny)
         self.machines = [self._machine(member, cluster, rng) for member in cluster.members]
         self._by_id = {machine.member_id: machine for machine in self.machines}
         self.reference = Reference()
-        self.views = {machine.member_id: _view(machine) for machine in self.machines}
+        self.views = {machine.station: DiskView(machine) for machine in self.machines}
+        self.copies: list[Machine] = []
         self.raft = RaftChecker(self._by_id, self.views)
         self.promises = PromiseChecker(self.views, self.raft)
         self.state = StateChecker(self.reference)
@@ -104,6 +108,7 @@ class World:
             self.schedule,
             self._rng("faults"),
             self.restart,
+            self.copy,
             only=plan.kinds,
         )
         client_count, burst_max = rng.randint(3, 9), rng.choice((2, 4, 8, 16))
@@ -119,8 +124,8 @@ class World:
             )
             for number in range(1, client_count + 1)
         ]
-        self.on_job: Callable[[Process, str, str], None] = lambda *_: None
         self.counts: Counter[str] = Counter()
+        self.on_job: Callable[[Process, str, str], None] = lambda *_: None
 
     # the course ------------------------------------------------------------------------------------------
 
@@ -131,6 +136,7 @@ class World:
             self.faults.start()
             self.run_for(self.plan.fault_ns)
             while self.plan.kinds is None and self.shortfall() and self.schedule.now_ns < FAULT_NS_MAX:
+                self.faults.ease()
                 self.run_for(SECOND_NS)
             self.heal()
             self.check_end()
@@ -152,6 +158,8 @@ class World:
     def heal(self) -> None:
         """Mend all, let the clients finish, wait until everybody stands at the same index."""
         self.faults.end()
+        for copy in self.copies:
+            copy.crash()
         for client in self.clients:
             client.is_stopped = True
         self._rest(HEAL_NS_MAX)
@@ -176,18 +184,21 @@ class World:
         )
         for machine in self.machines:
             if self._takes_part(machine) and machine.process is not None:
-                self.state.compare_hash(machine.process)
-                self.state.compare_content(machine.process)
+                self._compare(machine.process)
         self.watches.check_end(self.raft.commit_index)
         self.history.check_nothing_lost()
-        self.counts["register_reads"] += check_registers(self.history.writes, self.history.reads)
-        amnesiac = self.faults.amnesiac
-        if self.faults.counts["amnesia_struck"] and amnesiac is not None:
-            require(
-                amnesiac.is_shut_out,
-                "amnesia",
-                f"{amnesiac.name} came back with an older disk and takes part",
-            )
+        self.counts["checked_register_reads"] += check_registers(self.history.writes, self.history.reads)
+        for machine in self.faults.losses.must_be_out:
+            kind = self.faults.losses.suspects[machine.name]
+            require(machine.is_shut_out, "amnesia", f"{machine.name} ({kind}) takes part")
+
+    def _compare(self, process: Process) -> None:
+        """A spoiled block may be read here for the first time: then it must be noticed."""
+        try:
+            self.state.compare_hash(process)
+            self.state.compare_content(process)
+        except CorruptData as error:
+            process.core.quarantine(str(error))
 
     def report(self) -> Report:
         counts = self.counts.copy()
@@ -197,8 +208,9 @@ class World:
         counts.update({f"watch_{kind}": count for kind, count in self.watches.counts.items()})
         counts["committed_entries"] = self.raft.commit_index - 1
         counts["terms"] = len(self.raft.leaders)
-        counts["promises_checked"] = self.promises.checked_count
-        counts["hashes_compared"] = self.state.hash_count
+        for name, checked in (("raft", self.raft.counts), ("promise", self.promises.counts)):
+            counts.update({f"checked_{name}_{kind}": count for kind, count in checked.items()})
+        counts["checked_hashes"] = self.state.hash_count
         for machine in self.machines:
             if machine.process is not None:
                 self._count_process(machine.process, counts)
@@ -208,12 +220,11 @@ class World:
 
     def shortfall(self) -> str:
         """What a seed of the swarm still lacks; a seed that proves little shall not count as one that proved much."""
-        acknowledged, faults = self.history.counts["acknowledged"], self.faults.counts
-        kinds = [kind for kind in MEAN_NS if faults[kind]]
+        acknowledged, faults = self.history.counts["acknowledged"], self.faults.struck()
         lacking = [
             f"{acknowledged} of {ACKNOWLEDGED_MIN} writes acknowledged" * (acknowledged < ACKNOWLEDGED_MIN),
-            f"{faults.total()} of {FAULTS_MIN} faults" * (faults.total() < FAULTS_MIN),
-            f"{len(kinds)} of {FAULT_KINDS_MIN} kinds of faults" * (len(kinds) < FAULT_KINDS_MIN),
+            f"{sum(faults.values())} of {FAULTS_MIN} faults" * (sum(faults.values()) < FAULTS_MIN),
+            f"{len(faults)} of {FAULT_KINDS_MIN} kinds of faults" * (len(faults) < FAULT_KINDS_MIN),
         ]
         return ", ".join(filter(None, lacking))
 
@@ -221,7 +232,7 @@ class World:
 
     def started(self, process: Process) -> None:
         self.counts["starts"] += 1
-        self.network.join(process, [m.member_id for m in self.machines if m is not process.machine])
+        self.network.join(process, [m.member_id for m in self.machines if m.member_id != process.member])
         for checker in self.checkers:
             checker.started(process)
 
@@ -234,8 +245,8 @@ class World:
     def sending(self, process: Process, member: MemberId, frame: peer_pb2.Frame, *, is_bulk: bool) -> bool:
         for checker in self.checkers:
             checker.sending(process, member, frame)
-        data = frame.SerializeToString(deterministic=True)
-        return self.network.send(process.member, member, data, "bulk" if is_bulk else "live")
+        data = self.faults.maul(frame).SerializeToString(deterministic=True)
+        return self.network.send(process.station, member, data, "bulk" if is_bulk else "live")
 
     def applied(self, process: Process, applied: Applied) -> None:
         for checker in self.checkers:
@@ -244,9 +255,7 @@ class World:
     def traced(self, machine: Machine, line: str) -> None:
         kind = line.split(" ", 1)[0]
         self.counts[f"event_{kind}"] += 1
-        if kind == "quarantined" and not (
-            self.faults.counts["amnesia_struck"] and machine is self.faults.amnesiac
-        ):
+        if kind == "quarantined" and not self.faults.is_suspect(machine):
             raise CheckFailed("amnesia", f"{machine.name} lost nothing and is shut out: {line}")
         machine.is_shut_out |= kind == "quarantined"
         text = f"{self.schedule.now_ns:>14} {machine.name} {line}"
@@ -268,9 +277,12 @@ class World:
             process.machine.disk.fail_next_commit = False
 
     def ended_by_itself(self, process: Process) -> None:
-        """The service manager starts it again."""
-        delay_ns = process.machine.rng.randint(100, 2_000) * MILLISECOND_NS
-        self.schedule.after(delay_ns, lambda: self.restart(process.machine))
+        self._start_again(process.machine)
+
+    def _start_again(self, machine: Machine) -> None:
+        """As the service manager does."""
+        delay_ns = machine.rng.randint(100, 2_000) * MILLISECOND_NS
+        self.schedule.after(delay_ns, lambda: self.restart(machine))
 
     def crashed_by_itself(self, process: Process, error: Exception) -> None:
         if isinstance(error, CheckFailed):
@@ -288,8 +300,31 @@ class World:
             machine.start(self)
         except CheckFailed:
             raise
+        except CorruptData as error:
+            self.traced(machine, f"quarantined reason={error}")
+        except StorageFailed as error:
+            self.traced(machine, f"ended reason={error}")
+            self._start_again(machine)
         except Exception as error:
             raise CheckFailed("no_bug", f"{machine.name} does not start: {error}") from error
+
+    def copy(self, machine: Machine, disk: MemoryDisk) -> None:
+        """A second holder of the machine's identity starts on a copy of its disk."""
+        rng = self._rng(f"{machine.name}-copy")
+        clock = MachineClock(self.schedule, boot_offset_ns=0, wall_offset_ns=0)
+        copy = Machine(
+            dataclasses.replace(machine.member, name=f"{machine.name}-copy"),
+            machine.cluster,
+            self.schedule,
+            rng,
+            speed=draw_speed(rng),
+            clock=clock,
+            station=rng.getrandbits(63) + 1,
+        )
+        copy.disk = disk
+        self.copies.append(copy)
+        self.views[copy.station] = DiskView(copy)
+        self.restart(copy)
 
     def leader(self) -> Machine | None:
         leaders = [m for m in self.machines if m.process is not None and m.process.core.engine.is_leader]
@@ -367,10 +402,6 @@ class World:
     def _rng(self, purpose: str) -> random.Random:
         """Seeded by text, which Python hashes by SHA-512: independent of PYTHONHASHSEED."""
         return random.Random(f"{self.plan.seed}/{purpose}")
-
-
-def _view(machine: Machine) -> DiskView:
-    return DiskView(lambda: machine.disk)
 
 
 def _cluster(rng: random.Random, size: int, *, is_tiny: bool) -> ClusterOptions:

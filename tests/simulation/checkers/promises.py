@@ -7,7 +7,7 @@ frame: the boot count and the highest index it claims.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 from appliance.model import MemberId
@@ -20,17 +20,17 @@ from tests.simulation.node import Process
 
 
 class PromiseChecker(Checker):
-    def __init__(self, views: Mapping[MemberId, DiskView], raft: RaftChecker) -> None:
+    def __init__(self, views: Mapping[int, DiskView], raft: RaftChecker) -> None:
         self._views, self._raft = views, raft
         self._sent: defaultdict[int, dict[int, int]] = defaultdict(dict)
         """Leader's term -> index -> term of the entry, as its frames said."""
 
         self._transfers: dict[int, int] = {}
-        self.checked_count = 0
+        self.counts: Counter[str] = Counter()
 
     def sending(self, process: Process, member: MemberId, frame: peer_pb2.Frame) -> None:
         kind = frame.WhichOneof("kind")
-        view = self._views[process.member]
+        view = self._views[process.station]
         high_index = max(view.state.hard_state.high_index, view.checkpoint_index)
         if frame.high_index > high_index or frame.boot_count != view.boot_count:
             self._fail(process, kind, f"it claims index {frame.high_index} in boot {frame.boot_count}")
@@ -55,9 +55,9 @@ class PromiseChecker(Checker):
             terms[index] = entry.term
 
     def _check_ack(self, process: Process, frame: peer_pb2.Frame) -> None:
-        view = self._views[process.member]
+        view = self._views[process.station]
         index = frame.append_entries_reply.next_index - 1
-        self.checked_count += 1
+        self.counts["acks"] += 1
         if view.state.hard_state.term < frame.term:
             self._fail(
                 process, "ack", f"of term {frame.term}: its disk knows term {view.state.hard_state.term}"
@@ -73,17 +73,17 @@ class PromiseChecker(Checker):
         )
 
     def _check_vote(self, process: Process, frame: peer_pb2.Frame, candidate: MemberId) -> None:
-        hard = self._views[process.member].state.hard_state
-        self.checked_count += 1
+        hard = self._views[process.station].state.hard_state
+        self.counts["votes"] += 1
         if (hard.term, hard.vote) != (frame.term, candidate):
             self._fail(
                 process, "vote", f"in term {frame.term}: its disk says term {hard.term}, vote {hard.vote}"
             )
 
     def _check_installed(self, process: Process, frame: peer_pb2.Frame) -> None:
-        view = self._views[process.member]
+        view = self._views[process.station]
         index = self._transfers[frame.snapshot_reply.transfer_id]
-        self.checked_count += 1
+        self.counts["installs"] += 1
         term = self._raft.term_of(index)
         if index > 1 and (term is None or not view.holds(index, term)):
             self._fail(process, "snapshot", f"{index} as installed: its disk has {view.checkpoint_index}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Mapping
 
 from appliance.model import MemberId
@@ -19,15 +20,16 @@ from tests.simulation.node import Machine, Process
 
 
 class RaftChecker(Checker):
-    def __init__(self, machines: Mapping[MemberId, Machine], views: Mapping[MemberId, DiskView]) -> None:
+    def __init__(self, machines: Mapping[MemberId, Machine], views: Mapping[int, DiskView]) -> None:
         self._machines, self._views = machines, views
         self._majority = len(machines) // 2 + 1
-        self.leaders: dict[int, tuple[MemberId, int]] = {}
+        self.leaders: dict[int, tuple[int, int]] = {}
         self.committed: list[tuple[int, int]] = []
         """(term, checksum) of entry 2 and on: the log's first index is 2."""
 
         self._entries: dict[tuple[int, int], tuple[int, int]] = {}
-        self._seen: dict[MemberId, int] = {}
+        self._seen: dict[int, int] = {}
+        self.counts: Counter[str] = Counter()
 
     @property
     def commit_index(self) -> int:
@@ -40,17 +42,17 @@ class RaftChecker(Checker):
     # events ----------------------------------------------------------------------------------------------
 
     def started(self, process: Process) -> None:
-        self._seen[process.member] = process.core.log.anchor.index
+        self._seen[process.station] = process.core.log.anchor.index
         self.stepped(process)
 
     def stepped(self, process: Process) -> None:
         engine, log = process.core.engine, process.core.log
-        if engine.is_leader and self.leaders.get(engine.term) != (process.member, process.incarnation):
+        if engine.is_leader and self.leaders.get(engine.term) != (process.station, process.incarnation):
             self._check_new_leader(process)
-        commit, seen = engine.commit_index, self._seen[process.member]
+        commit, seen = engine.commit_index, self._seen[process.station]
         if commit > seen:
             self._check_commits(process, seen, commit)
-            self._seen[process.member] = commit
+            self._seen[process.station] = commit
         if not engine.applied_index <= commit <= log.durable_index <= log.last_index:
             raise CheckFailed(
                 "index_order",
@@ -70,14 +72,17 @@ class RaftChecker(Checker):
     # rules -----------------------------------------------------------------------------------------------
 
     def _check_new_leader(self, process: Process) -> None:
+        self.counts["leaders"] += 1
         engine, log = process.core.engine, process.core.log
-        who = (process.member, process.incarnation)
+        who = (process.station, process.incarnation)
         first = self.leaders.setdefault(engine.term, who)
         if len(self._machines) == 1:
             return  # nobody was asked: a term that a crash took back has promised nothing
         if first != who:
-            names = [self._machines[member].name for member, _ in (first, who)]
-            raise CheckFailed("election_safety", f"{names[0]} and {names[1]} lead in term {engine.term}")
+            raise CheckFailed(
+                "election_safety",
+                f"{process.machine.name} and another lead in term {engine.term}: {first}, {who}",
+            )
         last = bisect_left(self.committed, (engine.term, 0)) + 1
         term = self.term_of(last)
         if term is not None and last > log.anchor.index and log.term_at(last) != term:
@@ -102,6 +107,7 @@ class RaftChecker(Checker):
             index = entries[-1][1] + 1
 
     def _check_commit(self, process: Process, index: int, term: int, checksum: int) -> None:
+        self.counts["commits"] += 1
         if index <= self.commit_index:
             if self.committed[index - 2] != (term, checksum):
                 raise CheckFailed(
@@ -114,7 +120,7 @@ class RaftChecker(Checker):
             raise CheckFailed(
                 "state_machine_safety", f"{process.machine.name} committed {index} before its forerunner"
             )
-        holders = [member for member in self._machines if self._holds(member, index, term)]
+        holders = [member for member in self._machines if self._views[member].ever_held(index, term)]
         if len(holders) < self._majority:
             names = ", ".join(self._machines[member].name for member in holders) or "no disk"
             raise CheckFailed(
@@ -123,14 +129,8 @@ class RaftChecker(Checker):
             )
         self.committed.append((term, checksum))
 
-    def _holds(self, member: MemberId, index: int, term: int) -> bool:
-        """An amnesiac had what it acknowledged: that it lost it later is what its peers shut it out for."""
-        if self._views[member].holds(index, term):
-            return True
-        lost = self._machines[member].lost_disk
-        return lost is not None and DiskView(lambda: lost).holds(index, term)
-
     def _check_matching(self, index: int, term: int, checksum: int, previous_term: int) -> None:
+        self.counts["entries_sent"] += 1
         known = self._entries.setdefault((index, term), (checksum, previous_term))
         if known != (checksum, previous_term):
             raise CheckFailed(
@@ -138,11 +138,12 @@ class RaftChecker(Checker):
             )
 
     def _check_durable_claim(self, process: Process) -> None:
-        log, view = process.core.log, self._views[process.member]
+        log, view = process.core.log, self._views[process.station]
         index = log.durable_index
         term = log.term_at(index)
         if index == log.anchor.index or index <= view.checkpoint_index:
             return
+        self.counts["durable_claims"] += 1
         if view.term_at(index) != term and not (index < view.state.anchor.index):
             raise CheckFailed(
                 "durable_index",

@@ -38,6 +38,12 @@ class Reference:
 
         self.keys: dict[str, list[KeyState]] = {}
         self.readings: dict[tuple[str, str], dict[int, int]] = {}
+        self.changes: dict[int, list[tuple[str, int, bytes | None]]] = {}
+        """Index of an entry -> keys it changed: name, revision, value."""
+
+        self.written: dict[int, list[tuple[str, str, int]]] = {}
+        """Index of an entry -> readings it wrote: sensor, metric, how many."""
+
         self._sequences: set[tuple[str, int]] = set()
         self._revision = 0
 
@@ -103,12 +109,15 @@ class Reference:
                         self._set_key(key, index, None)
             case "write":
                 for columns in operation.write.columns:
+                    written = (columns.sensor, columns.metric, columns.count)
+                    self.written.setdefault(index, []).append(written)
                     decoded = decode_columns(columns)
                     series = self.readings.setdefault((columns.sensor, columns.metric), {})
                     series.update(zip(decoded.times.tolist(), decoded.values.tolist(), strict=True))
 
     def _set_key(self, key: str, index: int, value: bytes | None) -> None:
         self._revision += 1
+        self.changes.setdefault(index, []).append((key, self._revision, value))
         self.keys.setdefault(key, []).append(KeyState(index, self._revision, value))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from appliance.model import MemberId
 from appliance.state import Applied, QuerySpec
 from tests.simulation.checkers.base import Checker
 from tests.simulation.checkers.reference import Reference, signature
@@ -17,20 +16,20 @@ class StateChecker(Checker):
     def __init__(self, reference: Reference) -> None:
         self.reference = reference
         self._hashes: dict[int, bytes] = {}
-        self._positions: dict[MemberId, int] = {}
+        self._positions: dict[int, int] = {}
         self.hash_count = 0
 
     def started(self, process: Process) -> None:
-        self._positions[process.member] = process.core.state.position.index
+        self._positions[process.station] = process.core.state.position.index
 
     def stepped(self, process: Process) -> None:
         position = process.core.state.position.index
-        if position < self._positions[process.member]:
+        if position < self._positions[process.station]:
             raise CheckFailed(
                 "local_reads_monotonic",
-                f"{process.machine.name} went back from {self._positions[process.member]} to {position}",
+                f"{process.machine.name} went back from {self._positions[process.station]} to {position}",
             )
-        self._positions[process.member] = position
+        self._positions[process.station] = position
         if position != process.core.engine.applied_index:
             raise CheckFailed(
                 "index_order",

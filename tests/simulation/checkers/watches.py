@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 from appliance.errors import HistoryGone, NotApplied
 from appliance.node.watches import AppliedEffects, Watches
 from appliance.node.workers import ThreadWorkers
+from appliance.state import KeyEventKind
 from tests.simulation.checkers.base import Checker
 from tests.simulation.checkers.reference import Reference
 from tests.simulation.failure import CheckFailed, require
@@ -153,10 +154,19 @@ class WatchChecker(Checker):
         )
         if self._seen.setdefault(item.index, content) != content:
             raise CheckFailed("watch", f"two readers saw different effects of entry {item.index}")
-        for event in item.effects.key_events:
-            known = self._reference.key_at(event.key, item.index)
-            if known.index != item.index:
-                raise CheckFailed("watch", f"{event.key} did not change at {item.index}")
+        changes = [
+            (event.key, event.mod_revision, event.value if event.kind is KeyEventKind.PUT else None)
+            for event in item.effects.key_events
+        ]
+        expected = self._reference.changes.get(item.index, [])
+        require(
+            changes == expected, "watch", f"entry {item.index} was told as {changes}, the log says {expected}"
+        )
+        readings = [(columns.sensor, columns.metric, columns.count) for columns in item.effects.readings]
+        written = self._reference.written.get(item.index, [])
+        require(
+            readings == written, "watch", f"entry {item.index} was told as {readings}, the log says {written}"
+        )
 
     def check_end(self, commit_index: int) -> None:
         """Everybody is up, and all is applied."""
