@@ -16,6 +16,8 @@ FORMAT: Final = 1
 
 _COUNT: Final = struct.Struct(">H")
 
+_COUNTABLE_MAX: Final = 1 << 62
+
 T = TypeVar("T")
 
 
@@ -47,6 +49,12 @@ class Cursor:
     def end(self) -> None:
         if self._place != len(self._record):
             raise ValueError(f"{len(self._record) - self._place} bytes too many")
+
+
+def check_countable(*figures: int) -> None:
+    """What apply adds to must fit its field afterwards, or the next checkpoint ends the node; ValueError."""
+    if max(figures) >= _COUNTABLE_MAX:
+        raise ValueError(f"a count of {max(figures)}")
 
 
 def encode_text(text: str) -> bytes:

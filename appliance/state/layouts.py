@@ -40,7 +40,7 @@ from typing import Final, NamedTuple
 from appliance import limits
 from appliance.errors import CorruptData
 from appliance.model import Member, MemberId
-from appliance.state.cursor import FORMAT, Cursor, decode, encode_text
+from appliance.state.cursor import FORMAT, Cursor, check_countable, decode, encode_text
 from appliance.state.producers import DETAILS_MAX, Producer
 from appliance.state.results import EntryOutcome, KeyChange, KeyRecord
 from appliance.state.series import NOTHING_WRITTEN, Chunk, RollUpProgress, Series
@@ -117,7 +117,12 @@ def encode_meta(meta: Meta) -> bytes:
 
 
 def decode_meta(record: bytes) -> Meta:
-    return decode("meta", STATE_KEY, record, lambda cursor: Meta(*cursor.unpack(_META)))
+    def read(cursor: Cursor) -> Meta:
+        meta = Meta(*cursor.unpack(_META))
+        check_countable(meta.revision, meta.next_series_id, meta.producer_uses)
+        return meta
+
+    return decode("meta", STATE_KEY, record, read)
 
 
 def encode_features(level: int) -> bytes:
@@ -194,6 +199,7 @@ def encode_key(record: KeyRecord) -> bytes:
 def decode_key(key: bytes, record: bytes) -> KeyRecord:
     def read(cursor: Cursor) -> KeyRecord:
         create, mod, version, ttl_seconds, deadline = cursor.unpack(_KEY)
+        check_countable(mod, version)
         return KeyRecord(
             key=key.decode(),
             value=cursor.rest(),
@@ -291,6 +297,7 @@ def decode_head(series: Series, record: bytes) -> None:
         head = cursor.unpack(_HEAD)
         series.reading_count, series.first_time, series.last_time, bits = head[:4]
         series.size_bytes, series.next_sequence, series.span_max, chunk_count = head[4:]
+        check_countable(series.reading_count, series.size_bytes, series.next_sequence)
         series.last_value = (_INTEGER if series.integer else _FLOAT).unpack(_INTEGER.pack(bits))[0]
         for _ in range(chunk_count):
             codec, count, min_time, max_time, times_size, values_size = cursor.unpack(_CHUNK)

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from appliance.errors import CorruptData
+from appliance.state.layouts import STATE_KEY
 from tests.fuzz.mutation import damaged, examples, hostile
-from tests.fuzz.targets import TARGETS, Target
+from tests.fuzz.targets import TARGETS, Target, image_records_once
 
 
 @pytest.mark.parametrize("name", sorted(TARGETS))
@@ -37,3 +39,16 @@ def _inputs(target: Target) -> st.SearchStrategy[bytes]:
         return hostile(target.seeds)
     pieces = st.lists(st.sampled_from([*target.words, *target.seeds]), max_size=6).map(b"".join)
     return st.one_of(hostile(target.seeds), pieces, damaged(pieces))
+
+
+def test_a_figure_that_cannot_be_counted_up_is_corrupt() -> None:
+    """Found by atheris: apply went on with it, and the next checkpoint ended the node."""
+    keys = [key for _, key, _ in image_records_once()]
+    tables = [table for table, _, _ in image_records_once()]
+    for place, record in (
+        (keys.index(STATE_KEY), b"\x01" + b"\xff" * 32),
+        (tables.index("keys"), b"\x01" + b"\xff" * 32 + bytes(8)),
+        (tables.index("heads"), b"\x02" + b"\xff" * 8 + bytes(50)),
+    ):
+        with pytest.raises(CorruptData, match="a count of"):
+            TARGETS["store_record"].run(bytes([place]) + record)
