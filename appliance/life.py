@@ -19,7 +19,7 @@ from appliance.api.local import JoinProgress
 from appliance.assembly import Parts, Serving
 from appliance.config import DEFAULT_PORTS, Config
 from appliance.errors import ConditionFailed
-from appliance.host.machine import advertised_host
+from appliance.host.machine import advertised_host, primary_address
 from appliance.host.notify import Notifier
 from appliance.joining import Intent, Joiner, endpoint_of, read_intent, write_intent
 from appliance.node.tokens import parse_invite
@@ -168,7 +168,8 @@ class Life:
             async with asyncio.timeout(HOST_TIMEOUT_S):
                 host = await asyncio.to_thread(advertised_host)
         except TimeoutError:
-            host = ""
+            # No resolver answers: a network without one has addresses all the same.
+            host = primary_address()
         if not host:
             raise ConditionFailed(
                 "this machine has no address in a network: nothing was changed; name one with --host"

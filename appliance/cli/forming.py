@@ -14,8 +14,15 @@ from appliance.cli.main import EXIT_OK
 from appliance.client.connection import Connection
 from appliance.client.failures import Unreachable
 from appliance.client.methods import CREATE_INVITE, GET_JOIN, GET_STATUS, OPEN, START_JOIN
+from appliance.config import DEFAULT_PORTS
+from appliance.host import discovery
+from appliance.host.machine import primary_address
+from appliance.node.tokens import parse_invite
 from appliance.units import Duration
 from raftberry.v1 import access_pb2, cluster_pb2, local_pb2
+
+DISCOVERY_S: Final = 15.0
+"""A node announces itself at once and answers within a second; radios lose some of it."""
 
 PAUSE_S: Final = 0.2
 """Between two looks at a node that restarts its ports."""
@@ -29,8 +36,11 @@ _MEMBER_ROLES: Final = (cluster_pb2.ROLE_FOLLOWER, cluster_pb2.ROLE_LEADER, clus
 )
 @click.option("--ttl", type=DurationType(), default="1h", show_default=True, help="How long it may be used.")
 @click.option("--host", default="", help="By which others find this machine.  [default: found out]")
+@click.option("--discover", is_flag=True, help="Be found by `join --discover` in this network; until ctrl-C.")
 @connection_options
-def invite(uses: int, ttl: Duration, host: str, endpoints: tuple[str, ...], timeout: Duration) -> None:
+def invite(
+    uses: int, ttl: Duration, host: str, discover: bool, endpoints: tuple[str, ...], timeout: Duration
+) -> None:
     """Let another machine join this cluster: prints the line to type there.
 
     The first time, this node begins to listen for other machines, encrypted: on its ports 7440, 7441 and 7442.
@@ -48,12 +58,17 @@ def invite(uses: int, ttl: Duration, host: str, endpoints: tuple[str, ...], time
         made = connection.call(CREATE_INVITE, request, is_repeatable=False)
     times = "once" if uses == 1 else f"{uses} times"
     note(f"on the other machine, within {_spoken(ttl)}, {times}:")
-    click.echo(f"sudo raftberry join {shlex.quote(made.host)} {made.invite}")
+    if not discover:
+        click.echo(f"sudo raftberry join {shlex.quote(made.host)} {made.invite}")
+        return
+    click.echo(f"sudo raftberry join --discover {made.invite}")
+    _advertise(opened.host, made, ttl)
 
 
 @click.command()
 @click.argument("host")
-@click.argument("invite")
+@click.argument("invite", default="")
+@click.option("--discover", is_flag=True, help="Find the cluster in this network; HOST is left out.")
 @click.option(
     "--discard-data", is_flag=True, help="Give up the readings and keys that this node has of its own."
 )
@@ -68,6 +83,7 @@ def invite(uses: int, ttl: Duration, host: str, endpoints: tuple[str, ...], time
 def join(
     host: str,
     invite: str,
+    discover: bool,
     discard_data: bool,
     advertise: str,
     wait: Duration,
@@ -80,7 +96,12 @@ def join(
 
     \b
     Example: raftberry join raftberry-1.local rbj1_...
+             raftberry join --discover rbj1_...
     """
+    if discover == bool(invite):
+        raise click.UsageError("Give HOST and INVITE, or --discover and INVITE.")
+    if discover:
+        host, invite = _discovered(host), host
     end = time.monotonic() + wait / 1e9
     with connect(endpoints, timeout) as connection:
         request = local_pb2.StartJoinRequest(
@@ -91,6 +112,28 @@ def join(
         status = _watch_catching_up(connection, end)
     note(f"{status.name} is a voting member of cluster {status.cluster_id}")
     return EXIT_OK
+
+
+def _advertise(host: str, made: access_pb2.CreateInviteResponse, ttl: Duration) -> None:
+    """Until ctrl-C, or the invite has ended."""
+    fingerprint = parse_invite(made.invite).fingerprint
+    _, separator, port = made.host.rpartition(":")
+    own_port = int(port) if separator else DEFAULT_PORTS["client"]
+    with discovery.advertised(host.partition(".")[0], [primary_address()], own_port, fingerprint):
+        note("others in this network find this machine until ctrl-C")
+        time.sleep(ttl / 1e9)
+
+
+def _discovered(invite: str) -> str:
+    note("looking for the cluster in this network")
+    found = discovery.discover(parse_invite(invite).fingerprint, timeout_s=DISCOVERY_S)
+    if not found:
+        raise errors.NotFound(
+            f"no node of that cluster was heard of within {DISCOVERY_S:g} s: is `sudo raftberry invite --discover` "
+            "still running there, in the same network? `raftberry join HOST INVITE` needs no mDNS"
+        )
+    note(f"found {found}")
+    return found
 
 
 def _await_secured(connection: Connection, end: float) -> None:
