@@ -11,7 +11,7 @@ import sys
 
 from tests.simulation.failure import CheckFailed
 from tests.simulation.schedule import SECOND_NS
-from tests.simulation.swarm import run_seed, run_swarm
+from tests.simulation.swarm import run_swarm, shrink
 from tests.simulation.world import Plan, World
 
 SWARM_MIN = 200
@@ -77,22 +77,14 @@ def _replay(arguments: argparse.Namespace) -> int:
 
 
 def _shrink(arguments: argparse.Namespace) -> int:
-    """One kind after the other is left out, as long as the same checker still fails."""
-    plan = _plan(arguments, arguments.seed)
-    failure = run_seed(plan).failure
-    if failure is None:
+    found = shrink(_plan(arguments, arguments.seed))
+    if found is None:
         sys.stdout.write(f"seed {arguments.seed} passes\n")
         return 0
-    check = failure.partition(":")[0]
-    drawn = World(plan).faults.kinds
-    kinds = frozenset(drawn)
-    for kind in sorted(drawn):
-        fewer = kinds - {kind}
-        report = run_seed(Plan(plan.seed, plan.size, plan.fault_ns, fewer))
-        if report.failure is not None and report.failure.partition(":")[0] == check:
-            kinds, failure = fewer, report.failure
-    drawn = World(Plan(plan.seed, plan.size, plan.fault_ns, kinds)).faults.kinds
-    sys.stdout.write(f"seed {plan.seed} still fails with {', '.join(drawn) or 'no fault'}: {failure}\n")
+    kinds, failure = found
+    sys.stdout.write(
+        f"seed {arguments.seed} still fails with {', '.join(sorted(kinds)) or 'no fault'}: {failure}\n"
+    )
     return 1
 
 

@@ -5,6 +5,7 @@ Invariant: a seed's result does not depend on the seeds beside it.
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import multiprocessing
 import time
@@ -107,6 +108,20 @@ def run_seed(plan: Plan) -> Report:
         report = world.report()
         report.failure = str(failed)
         return report
+
+
+def shrink(plan: Plan) -> tuple[frozenset[str], str] | None:
+    """(kinds, failure): no kind can be left out without the same check passing. None: the seed passes."""
+    failure = run_seed(plan).failure
+    if failure is None:
+        return None
+    check, kinds = failure.partition(":")[0], frozenset(World(plan).faults.kinds)
+    for kind in sorted(kinds):
+        fewer = dataclasses.replace(plan, kinds=kinds - {kind})
+        found = run_seed(fewer).failure
+        if found is not None and found.partition(":")[0] == check:
+            kinds, failure = kinds - {kind}, found
+    return kinds, failure
 
 
 def _run_seed(plan: Plan) -> Report:
