@@ -100,7 +100,7 @@ class NodeCore:
         self.handover, self.changes = Handover(self), Changes(self)
         self.levels, door = Levels(self, state_options.feature_level_max), Doorstep(self)
         self.hello, self.check_hello, self.on_refused = door.hello, door.check_hello, door.on_refused
-        self.housekeeping = Housekeeping(self, plan.checkpoint, recovered.size_bytes)
+        self.housekeeping = Housekeeping(self, journal, plan.checkpoint, recovered.size_bytes)
         self._has_answered_read = False
         self.applied_listeners: list[Callable[[Applied], None]] = []
         self.verification = Verification(self)

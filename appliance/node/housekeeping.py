@@ -8,6 +8,7 @@ nothing. Loop thread only.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from appliance.clock import Clock
@@ -19,6 +20,7 @@ from appliance.node.identity import Self
 from appliance.node.log_sizes import LogSizes
 from appliance.node.options import NodeOptions
 from appliance.node.retention import RetentionKeeper
+from appliance.node.scrub import Scrub
 from appliance.node.snapshot_receiver import SnapshotReceiver
 from appliance.node.snapshot_sender import SnapshotSender
 from appliance.node.space import Space
@@ -26,6 +28,7 @@ from appliance.node.workers import Workers
 from appliance.node.writing import WritePath
 from appliance.state import StateMachine
 from appliance.state.operations import expire_keys
+from appliance.storage.journal import Journal
 from appliance.storage.store import Store
 from raftberry.internal.v1 import command_pb2, peer_pb2
 
@@ -60,7 +63,7 @@ CHECKPOINT_COST_FACTOR = 4
 
 
 class Housekeeping:
-    def __init__(self, node: Housed, checkpoint: Position, journal_bytes: int) -> None:
+    def __init__(self, node: Housed, journal: Journal, checkpoint: Position, journal_bytes: int) -> None:
         self._node = node
         self.checkpoint = checkpoint
         self.sizes = LogSizes(
@@ -77,6 +80,7 @@ class Housekeeping:
         self.space = Space(lambda: node.options)
         self.budget = WriteBudget(node.clock, lambda: node.options.write_budget_bytes)
         node.writes.pace_ns = self.budget.pace_ns
+        self.scrub = Scrub(node, node.me.member_id, journal)
         self.retention = RetentionKeeper(node, self.clocks, self.space)
 
     # events ----------------------------------------------------------------------------------------------
@@ -109,6 +113,7 @@ class Housekeeping:
         self._node.log.evict(self._node.engine.applied_index, self._node.consensus_options.hot_bytes_max)
         self._expire_keys()
         self._keep_time()
+        self.scrub.cycle()
         self.space.used_bytes = self.store_bytes + self.sizes.total_bytes
         self.retention.cycle(self._clock_doubt())
 
@@ -161,9 +166,11 @@ class Housekeeping:
         size_before, self._since_checkpoint_bytes = self._since_checkpoint_bytes, 0
         self._due_bytes = self._node.options.checkpoint_bytes_min
         wanted, self._wanted = self._wanted, []
+        scrubbed = self.scrub.record()
 
         def commit() -> int:
-            store.commit(work.batch(store.snapshot))
+            batch = work.batch(store.snapshot)
+            store.commit(replace(batch, puts=[*batch.puts, scrubbed]))
             return store.size_bytes()
 
         def done(store_bytes: int) -> None:

@@ -56,6 +56,8 @@ def report(core: NodeCore, running: Running, readings_per_second: float) -> Node
         written_bytes_per_day=house.budget.per_day_bytes(),
         write_budget_bytes_per_day=house.budget.budget_bytes,
         card_life_used_percent=house.budget.card_life_used_percent,
+        scrubbed_unix_nano=house.scrub.ended_wall_ns,
+        scrub_percent=house.scrub.percent(house.space.used_bytes),
         disk_free_bytes=house.space.disk_free_bytes or 0,
     )
 

@@ -87,6 +87,13 @@ def load_chunk(chunk: Chunk, *, integer: bool, where: str) -> Columns:
         raise CorruptData(where, f"{error}; rebuild this node from its peers") from error
 
 
+def check_block(key: bytes, record: bytes) -> None:
+    """Raises CorruptData unless every column of the block holds what its header says."""
+    block = decode_block(key, record)
+    for chunk in block.chunks:
+        load_chunk(chunk, integer=block.integer, where=f"store blocks {key.hex()}")
+
+
 def chunk_from(chunk: Chunk, first: int, series: Series) -> Chunk | None:
     """What of a chunk of series is not older than first; None: nothing."""
     columns = load_chunk(chunk, integer=bool(series.integer), where=f"readings of {series.name}")

@@ -31,10 +31,10 @@ ME = MemberId(1)
 class Alone:
     """A cluster of one."""
 
-    def __init__(self) -> None:
+    def __init__(self, disk: MemoryDisk | None = None, options: NodeOptions | None = None) -> None:
         self.fatal: list[BaseException] = []
         self.workers = ThreadWorkers(asyncio.get_running_loop(), self.fatal.append)
-        disk = MemoryDisk()
+        disk = disk or MemoryDisk()
         self.core = NodeCore(
             Self(ME, "n1", ClusterId(5), (Member(ME, "n1", 1, "n1:1"),), 9, "test"),
             MemoryJournal(disk),
@@ -44,7 +44,7 @@ class Alone:
             wake=lambda: self.node.wake(),  # noqa: PLW0108 - there is no node yet
             clock=system_clock,
             rng=random.Random(1),
-            options=NodeOptions(),
+            options=options or NodeOptions(),
             consensus_options=ConsensusOptions(
                 heartbeat_ns=MILLISECOND_NS,
                 election_timeout_min_ns=5 * MILLISECOND_NS,

@@ -1,0 +1,93 @@
+"""Watches: a thousand of them, slow ones among them, after a restart, and behind what was trimmed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from appliance.clock import system_clock
+from appliance.errors import HistoryGone
+from appliance.limits import KIB
+from appliance.node import log_sizes, watches
+from appliance.node.options import NodeOptions
+from appliance.node.watches import AppliedEffects
+from appliance.storage.memory import MemoryDisk
+from tests.node.harness import put
+from tests.node.test_runtime import Alone
+
+WATCHERS = 1_000
+SLOW = 200
+ENTRIES = 25
+VALUE_BYTES = 16 * KIB
+BOUND_BYTES = 100 * KIB
+
+
+async def end(alone: Alone) -> None:
+    await alone.node.stop(deadline_ns=system_clock.monotonic_ns())
+    await alone.node.close()
+
+
+async def take(watch: AsyncIterator[AppliedEffects], count: int) -> list[int]:
+    return [(await anext(watch)).index for _ in range(count)]
+
+
+async def write(alone: Alone, count: int) -> list[int]:
+    """The indexes of the entries."""
+    return [
+        (await alone.node.write(put(value=bytes(VALUE_BYTES)), deadline_ns=None)).index for _ in range(count)
+    ]
+
+
+async def test_a_thousand_watchers_see_everything_and_the_slow_ones_hold_no_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watches, "WATCH_QUEUE_BYTES_MAX", BOUND_BYTES)
+    alone = Alone()
+    await alone.node.write(put(), deadline_ns=None)
+    after = alone.core.state.position.index
+    open_watches = [alone.node.watch(after_index=after) for _ in range(WATCHERS)]
+    fast = [asyncio.create_task(take(watch, ENTRIES)) for watch in open_watches[SLOW:]]
+    await asyncio.sleep(0)
+    indexes = await write(alone, ENTRIES)
+    assert await asyncio.gather(*fast) == [indexes] * (WATCHERS - SLOW)
+    found = alone.node.watches
+    assert found._decoded_bytes <= BOUND_BYTES
+    assert len(found._decoded) < ENTRIES / 2
+    assert not found._waiting
+    caught_up = await asyncio.gather(*(take(watch, ENTRIES) for watch in open_watches[:SLOW]))
+    assert caught_up == [indexes] * SLOW
+    assert found._decoded_bytes <= BOUND_BYTES
+    await end(alone)
+
+
+async def test_a_watch_resumes_after_a_restart() -> None:
+    disk = MemoryDisk()
+    before = Alone(disk)
+    await before.node.write(put(), deadline_ns=None)
+    after = before.core.state.position.index
+    indexes = await write(before, 5)
+    await end(before)
+    again = Alone(disk)
+    assert await take(again.node.watch(after_index=after), 5) == indexes
+    await end(again)
+
+
+async def test_behind_what_was_trimmed_a_watch_is_told_the_earliest_index(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(log_sizes, "MARK_BYTES", KIB)
+    alone = Alone(options=NodeOptions(watch_keep_bytes=40 * KIB))
+    indexes = await write(alone, 6)
+    await alone.node.checkpoint()
+    indexes += await write(alone, 1)
+    earliest = alone.node.watches.earliest_index()
+    assert earliest > indexes[0]
+    with pytest.raises(
+        HistoryGone, match=f"earliest index to resume behind is {earliest}: query what was missed"
+    ):
+        await anext(alone.node.watch(after_index=earliest - 1))
+    kept = [index for index in indexes if index > earliest]
+    assert await take(alone.node.watch(after_index=earliest), len(kept)) == kept
+    await end(alone)
