@@ -1,4 +1,4 @@
-# smoke.sh EXECUTABLE: a frozen node serves, takes a reading, gives it back and stops when it is told to.
+# smoke.sh EXECUTABLE: a frozen node serves, takes a reading, gives it back and stops when it is told to; a command ends by Ctrl-C.
 program=$1
 data=$(mktemp -d)
 "$program" version
@@ -11,6 +11,7 @@ for attempt in {1..100}; do
 done
 "$program" latest --timeout 60s || { cat "$data/log"; exit 1; }
 "$program" query smoke temperature --aggregate mean --step 1h --timeout 60s >/dev/null
+python3 "$(dirname "$0")/terminal.py" "$program" 127.0.0.1:7440 || { cat "$data/log"; exit 1; }
 kill -TERM $node
 wait $node || { cat "$data/log"; exit 1; }
 rm -r "$data"

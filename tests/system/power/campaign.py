@@ -27,12 +27,12 @@ from raftberry.v1 import cluster_pb2
 from tests.system.power.cluster import (
     CLIENT_PORT,
     CUT,
+    GUEST,
     GUEST_ENVIRONMENT,
-    PEER_PORT,
     Node,
     Others,
     Writers,
-    guest_members,
+    members,
     write_ballast,
 )
 from tests.system.power.machine import Machine, copy_disk, wait_until
@@ -87,9 +87,10 @@ class Campaign:
         self._result.write_text(json.dumps(self.report, indent=2) + "\n")
 
     def machine(self, *, is_lying: bool = False) -> Machine:
-        return Machine(
-            self.folder, self.disk, client_port=CLIENT_PORT, peer_port=PEER_PORT, is_lying=is_lying
-        )
+        return Machine(self.folder, self.disk, client_port=CLIENT_PORT, address=GUEST, is_lying=is_lying)
+
+    def others(self, folder: Path) -> Others:
+        return Others(folder.absolute(), self.folder.absolute() / "root/site", self.folder)
 
     def cut(self, machine: Machine, after: int) -> None:
         answer = machine.cut(
@@ -188,8 +189,8 @@ class Campaign:
         if not self.wanted(TOGETHER, goal):
             return
         copy_disk(self.folder / "data.img", self.disk)
-        environment = {**GUEST_ENVIRONMENT, "RAFTBERRY_CLUSTER__INITIAL_MEMBERS": guest_members()}
-        others, node = Others(folder), Node(CLIENT_PORT)
+        environment = {**GUEST_ENVIRONMENT, "RAFTBERRY_CLUSTER__INITIAL_MEMBERS": members()}
+        others, node = self.others(folder), Node(CLIENT_PORT)
         others.start()
         writers: Writers | None = None
         counts = (0, 0)
@@ -324,8 +325,8 @@ class Campaign:
     def lie_to_three(self, folder: Path) -> str:
         """In a cluster of three the others remember what the node acknowledged, and keep it out."""
         copy_disk(self.folder / "data.img", self.disk)
-        environment = {**GUEST_ENVIRONMENT, "RAFTBERRY_CLUSTER__INITIAL_MEMBERS": guest_members()}
-        others, node = Others(folder), Node(CLIENT_PORT)
+        environment = {**GUEST_ENVIRONMENT, "RAFTBERRY_CLUSTER__INITIAL_MEMBERS": members()}
+        others, node = self.others(folder), Node(CLIENT_PORT)
         others.start()
         writers: Writers | None = None
         try:

@@ -19,12 +19,14 @@ import grpc
 
 from raftberry.v1 import cluster_pb2, cluster_pb2_grpc, maintenance_pb2, maintenance_pb2_grpc
 from tests.process.client import readings_of, write_request
-from tests.process.nodes import CHANNEL_OPTIONS, ROOT
+from tests.process.nodes import CHANNEL_OPTIONS
 from tests.process.writers import FIRST_TIME, TimedWriter, UntimedWriter, Writer
 
 CUT: Final = "cut"
 CLIENT_PORT: Final = 18_460
-PEER_PORT: Final = 18_461
+PEER_PORT: Final = 7_441
+HOST: Final = "10.0.2.2"
+GUEST: Final = "10.0.2.15"
 OTHERS: Final = {"a": (18_440, 18_441, 18_442), "b": (18_450, 18_451, 18_452)}
 """Ports for clients, peers and the web, below those that the kernel gives to connections."""
 
@@ -94,33 +96,28 @@ class Node:
 
 
 class Others:
-    """Two founders on loopback, beside the machine."""
+    """Two founders on loopback, beside the machine. program: the libraries and raftberry that the machine has; the
+    working tree may change under a run of an hour. Logs go on in FOLDER/NAME.log of the campaign."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, program: Path, logs: Path) -> None:
+        self._folder, self._program, self._logs = folder, program, logs
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.nodes = {name: Node(client) for name, (client, _, _) in OTHERS.items()}
 
     def start(self) -> None:
-        members = ",".join(
-            [
-                *(f"{name}=127.0.0.1:{peer}" for name, (_, peer, _) in OTHERS.items()),
-                f"{CUT}=127.0.0.1:{PEER_PORT}",
-            ]
-        )
         for name, (client, peer, web) in OTHERS.items():
             environment = {
                 key: value
                 for key, value in GUEST_ENVIRONMENT.items()
                 if "ADDRESS" not in key and "NAME" not in key
             }
-            log = (self._folder / f"{name}.log").open("ab")
+            log = (self._logs / f"{name}.log").open("ab")
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "appliance", "serve", "--name", name, "--data", str(self._folder / name),
-                 "--client-address", f"127.0.0.1:{client}", "--peer-address", f"127.0.0.1:{peer}",
-                 "--web-address", f"127.0.0.1:{web}", "--initial-members", members],
-                stdout=log, stderr=log, cwd=ROOT,
-                env={**os.environ, **environment, "PYTHONPATH": f"{ROOT}:{ROOT / 'generated'}"},
+                 "--client-address", f"127.0.0.1:{client}", "--peer-address", f"0.0.0.0:{peer}",
+                 "--web-address", f"127.0.0.1:{web}", "--initial-members", members()],
+                stdout=log, stderr=log, cwd=self._folder,
+                env={**os.environ, **environment, "PYTHONPATH": str(self._program)},
             )  # fmt: skip
 
     def leader(self) -> str:
@@ -146,10 +143,11 @@ class Others:
             node.close()
 
 
-def guest_members() -> str:
-    """The founders as the machine reaches them: its user network calls this host 10.0.2.2."""
-    others = ",".join(f"{name}=10.0.2.2:{peer}" for name, (_, peer, _) in OTHERS.items())
-    return f"{others},{CUT}=127.0.0.1:7441"
+def members() -> str:
+    """The founders by addresses that are the same on both sides: the machine's own in its network, and the one by
+    which its network knows this host. script/test-power-cut gives both to the loopback of a network of its own."""
+    others = ",".join(f"{name}={HOST}:{peer}" for name, (_, peer, _) in OTHERS.items())
+    return f"{others},{CUT}={GUEST}:{PEER_PORT}"
 
 
 class Patient(Writer):

@@ -26,10 +26,10 @@ class Machine:
     """One power-up. folder holds what make_machine.sh made and the saved memory."""
 
     def __init__(
-        self, folder: Path, disk: Path, *, client_port: int, peer_port: int, is_lying: bool = False
+        self, folder: Path, disk: Path, *, client_port: int, address: str, is_lying: bool = False
     ) -> None:
         self._folder, self._disk = folder, disk
-        self._ports = (client_port, peer_port)
+        self._client_port, self._address = client_port, address
         self._is_lying = is_lying
         self._processes: list[subprocess.Popen[bytes]] = []
         self._command = folder / "disk.command"
@@ -78,8 +78,10 @@ class Machine:
             )
         )  # fmt: skip
         wait_until(lambda: nbd.exists() and self._command.exists(), BOOT_S, "the disk does not start")
-        client, peer = self._ports
-        forward = f"hostfwd=tcp:127.0.0.1:{client}-:{CLIENT_PORT},hostfwd=tcp:127.0.0.1:{peer}-:{PEER_PORT}"
+        forward = (
+            f"hostfwd=tcp:127.0.0.1:{self._client_port}-:{CLIENT_PORT},"
+            f"hostfwd=tcp:{self._address}:{PEER_PORT}-:{PEER_PORT}"
+        )
         self.console = subprocess.Popen(
             ["qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=single", "-cpu", "max", "-smp", "1", "-m", "384",
              "-display", "none", "-no-reboot", "-serial", "stdio",
@@ -96,10 +98,14 @@ class Machine:
     def _read(self) -> None:
         assert self.console is not None
         assert self.console.stdout is not None
-        for line in self.console.stdout:
-            with self._changed:
-                self.lines.append(line.decode(errors="replace").rstrip())
-                self._changed.notify_all()
+        # The last power-up's, for whoever looks for what went wrong.
+        with (self._folder / "console").open("wb") as kept:
+            for line in self.console.stdout:
+                kept.write(line)
+                kept.flush()
+                with self._changed:
+                    self.lines.append(line.decode(errors="replace").rstrip())
+                    self._changed.notify_all()
 
     def has_line(self, part: str, start: int = 0) -> bool:
         with self._changed:
