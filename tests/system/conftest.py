@@ -17,7 +17,8 @@ import pytest
 from tests.process.nodes import ROOT
 from tests.system.machines import Machine, Network
 
-FULL_DISK_BYTES = 96 << 20
+FULL_DISK_BYTES = 640 << 20
+"""Above storage.disk_free_min, below which a node takes no writes."""
 NAMES = ("pi-1", "pi-2", "pi-3")
 
 

@@ -371,6 +371,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     campaign = Campaign(arguments.folder, arguments.seed)
     report = campaign.report
+    report.pop("verdict", None)
     try:
         save_memory(campaign)
         if "lie_to_one" not in report:
