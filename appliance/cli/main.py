@@ -48,6 +48,7 @@ COMMANDS: Final = {
     "join": ("appliance.cli.forming:join", "Make this machine a member of another's cluster."),
     "token": ("appliance.cli.token:token", "Make, list and revoke tokens: who may do what."),
     "policy": ("appliance.cli.policy:policy", "How long readings are kept; roll-ups."),
+    "recover": ("appliance.cli.recover:recover", "Make a new cluster of one node whose majority is lost."),
     "import": ("appliance.cli.csv_files:import_csv", "Write a CSV file into one series; resumable."),
     "export": ("appliance.cli.csv_files:export_csv", "Write one series to a CSV file."),
     "backup": ("appliance.cli.backup:backup_command", "Write the whole state to a file, while writes go on."),

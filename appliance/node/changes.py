@@ -105,6 +105,14 @@ class Changes:
         times = [min(asked.ask_ns, asked.deadline_ns) for asked in self._asked.values()]
         return min(times, default=None)
 
+    def was_removed(self) -> None:
+        """Who asked this node to remove it has what it asked for, though the leader's answer found no link any more."""
+        mine = RemoveMember(self._node.me.member_id)
+        for number, asked in list(self._asked.items()):
+            if isinstance(asked.change, RemoveMember) and asked.change.member_id == mine.member_id:
+                with suppress(NotApplied):
+                    self._finish(number, next_configuration(self._node.log.configuration, mine))
+
     def fail_all(self, error: NotApplied) -> None:
         """This node takes no part any more."""
         for number, asked in list(self._asked.items()):

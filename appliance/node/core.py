@@ -195,6 +195,7 @@ class NodeCore:
         """No member any more: it takes no part, in this life and, by the hook, in the next."""
         if not self.quarantine_reason:
             self.is_removed = True
+            self.changes.was_removed()
             self.on_removed(reason)
             self._step_aside("removed", reason)
 

@@ -165,6 +165,13 @@ class DataDirectory:
         assert member is not None, "a cluster that has not taken this member in can't be joined"
         self.set_cluster(cluster_id, configuration.members, configuration.version)
 
+    def renew_cluster(self, cluster_id: ClusterId, members: Sequence[Member], version: int) -> None:
+        """The node is of another cluster from now on: nobody of the old one will talk to it."""
+        remove(self._path / REMOVED_FILE)
+        self._write_identity(
+            replace(self._identity, cluster_id=cluster_id, members=tuple(members), members_version=version)
+        )
+
     def remember_members(self, members: Sequence[Member], version: int) -> None:
         """Whom to dial at the next start. An older version than what is held is passed over."""
         if version >= self._identity.members_version:
