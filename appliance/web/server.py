@@ -37,6 +37,7 @@ UNACKNOWLEDGED_MS: Final = 30_000
 """TCP_USER_TIMEOUT: a page whose machine lost its power gives its connection back."""
 
 STOP_S: Final = 2.0
+BACKLOG: Final = 64
 
 
 class _Protocol(H11Protocol):
@@ -87,7 +88,7 @@ class WebServer:
             h11_max_incomplete_event_size=HEADERS_BYTES_MAX,
         )
         self._state = ServerState()
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self.port = 0
 
     async def start(self) -> None:
@@ -95,28 +96,29 @@ class WebServer:
         # What a stranger sends is no event of this node; what our handlers raise is logged by app.py of this package.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._config.load()
-        host, _, port = self._address.rpartition(":")
         loop = asyncio.get_running_loop()
         make = partial(_Protocol, config=self._config, server_state=self._state, app_state={}, _loop=loop)
         try:
-            self._server = await loop.create_server(
-                make, host.strip("[]"), int(port), ssl=self._tls, backlog=64
-            )
+            for listener in _listeners(self._address):
+                self._servers.append(
+                    await loop.create_server(make, sock=listener, ssl=self._tls, backlog=BACKLOG)
+                )
         except OSError as error:
             raise ConfigurationError(
                 f"web.address {self._address} cannot be opened: another process uses the port, or the host is none "
                 f"of this machine's ({error.strerror or error}); see `ss -ltnp`, stop that process, or choose another "
                 "with --web-address"
             ) from error
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = self._servers[0].sockets[0].getsockname()[1]
         log.info("web port opened address=%s port=%d tls=%s", self._address, self.port, bool(self._tls))
 
     async def stop(self) -> None:
         """Closes the port; answers under way get STOP_S. Idempotent."""
-        if self._server is None:
+        if not self._servers:
             return
-        server, self._server = self._server, None
-        server.close()
+        servers, self._servers = self._servers, []
+        for server in servers:
+            server.close()
         for connection in list(self._state.connections):
             connection.shutdown()
         if self._state.tasks:
@@ -126,3 +128,25 @@ class WebServer:
         for connection in list(self._state.connections):
             connection.transport.abort()
         log.info("web port closed address=%s port=%d", self._address, self.port)
+
+
+def _listeners(address: str) -> list[socket.socket]:
+    """A bound socket for each address of the host. Here, because uvloop would start four threads to look a name up."""
+    host, _, port = address.rpartition(":")
+    found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    listeners: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, where in found:
+            listener = socket.socket(family, kind, protocol)
+            listeners.append(listener)
+            listener.setblocking(False)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(where)
+            listener.listen(BACKLOG)
+    except OSError:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
