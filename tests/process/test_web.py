@@ -43,12 +43,12 @@ def test_every_node_tells_its_metrics_and_counts_the_calls(shared_cluster: Clust
 
 def test_a_written_series_is_found_and_drawn(shared_cluster: Cluster) -> None:
     node = shared_cluster.nodes[1]
-    times = [1_700_000_000_000_000_000 + second * 1_000_000_000 for second in range(5_000)]
+    times = [1_700_000_040_000_000_000 + second * 1_000_000_000 for second in range(6_000)]
     readings = reading_pb2.Readings(
         sensor="attic",
         metric="humidity",
         time_unix_nano=times,
-        value=[float(second) for second in range(5_000)],
+        value=[float(second) for second in range(6_000)],
     )
     reading_pb2_grpc.ReadingServiceStub(node.channel).Write(
         reading_pb2.WriteRequest(readings=[readings]), timeout=60
@@ -59,11 +59,11 @@ def test_a_written_series_is_found_and_drawn(shared_cluster: Cluster) -> None:
         return rows
 
     (row,) = wait_for("the series in the list", lambda: found() or None, timeout_s=60)
-    assert (row["value"], row["reading_count"]) == (4_999.0, 5_000)
-    span = "start=1700000000000&end=1700005000000&points=100"
+    assert (row["value"], row["reading_count"]) == (5_999.0, 6_000)
+    span = "start=1700000040000&end=1700006040000&points=100"
     chart = get(node, f"/api/v1/chart?sensor=attic&metric=humidity&{span}").json()
-    assert chart["step_ms"] == 50_000
-    assert (chart["min"][0], chart["mean"][0], chart["max"][0]) == (0.0, 24.5, 49.0)
+    assert chart["step_ms"] == 60_000
+    assert (chart["min"][0], chart["mean"][0], chart["max"][0]) == (0.0, 29.5, 59.0)
     assert len(chart["times_ms"]) == 100
 
 
