@@ -18,6 +18,7 @@ from appliance.security.keyring import Keyring
 from tests.process.nodes import CHANNEL_OPTIONS, ROOT, Node, wait_for
 
 HOST = "127.0.0.1"
+SEND_MAX = "grpc.max_send_message_length"
 
 
 def raftberry(*arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
@@ -62,7 +63,7 @@ class SecuredNode(Node):
         authority = self.keyring.authority
         assert authority is not None
         credentials = ClientCredentials(authority_pem=authority.pem)
-        options = [*CHANNEL_OPTIONS, ("grpc.max_send_message_length", send_bytes_max)]
+        options = [one for one in CHANNEL_OPTIONS if one[0] != SEND_MAX] + [(SEND_MAX, send_bytes_max)]
         return credentials.channel(self.client_address, options)
 
     def command(self, *arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
