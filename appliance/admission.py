@@ -7,25 +7,36 @@ Called by the client API; loop thread.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from typing import Final
 
 from appliance.addresses import join_address, split_address
-from appliance.api.join import Applicant, Welcome
+from appliance.api.join import Applicant, Welcome, welcome_message
 from appliance.clock import system_clock
 from appliance.config import DEFAULT_PORTS, Config
-from appliance.errors import ConditionFailed, InvalidArgument
+from appliance.errors import ConditionFailed, InvalidArgument, NotFound, RaftberryError
+from appliance.model import MemberId, hex_id
 from appliance.node.core import NodeCore
 from appliance.node.runtime import Node
 from appliance.node.tokens import SECRET_BYTES, Secret, format_invite
+from appliance.peers.replacing import successor_of
 from appliance.security.keyring import Authority
 from appliance.security.proof import JoinClaim, check_claim, invite_public_key, key_of_request
-from appliance.state.membership import AddLearner, UpdateMember, next_configuration
+from appliance.state.membership import (
+    AddLearner,
+    ReplaceMember,
+    UpdateMember,
+    next_configuration,
+)
 from appliance.trust import Trust
-from raftberry.internal.v1 import command_pb2
+from raftberry.internal.v1 import command_pb2, peer_pb2
 from raftberry.v1 import reading_pb2
 
+log = logging.getLogger(__name__)
+
 SECOND_NS: Final = 1_000_000_000
+REPLACE_TIMEOUT_NS: Final = 10 * SECOND_NS
 
 
 class Admission:
@@ -90,15 +101,42 @@ class Admission:
         )
         await self._node.write(command_pb2.Operation(consume_invite=consume), deadline_ns=deadline_ns)
         configuration = await self._node.change_members(change, deadline_ns=deadline_ns)
-        certificate = self._trust.keyring.sign_request(
-            applicant.request_der,
+        certificate = self._certificate(applicant.request_der, applicant.member_id, applicant.name, host)
+        return Welcome(certificate, self._core.me.cluster_id, configuration)
+
+    async def replace(self, request: peer_pb2.ReplaceRequest) -> peer_pb2.ReplaceResponse:
+        """Takes a member that gave its data up back, with another id. Its certificate was checked by the peer port."""
+        old = MemberId(request.member_id)
+        successor = successor_of(old, request.certificate_request)
+        change = ReplaceMember(old, successor, request.peer_address)
+        try:
+            if request.cluster_id != self._core.me.cluster_id:
+                raise ConditionFailed("it is of another cluster")
+            host = _host_of(request.peer_address)
+            deadline_ns = system_clock.monotonic_ns() + REPLACE_TIMEOUT_NS
+            configuration = await self._node.change_members(change, deadline_ns=deadline_ns)
+            certificate = b""
+            if self._trust.is_secured:
+                name = next(one.name for one in configuration.members if one.member_id == successor)
+                certificate = self._certificate(request.certificate_request, successor, name, host)
+        except (ConditionFailed, NotFound, InvalidArgument) as error:
+            is_final = not isinstance(error, ConditionFailed)
+            return peer_pb2.ReplaceResponse(refusal=str(error), final=is_final)
+        except RaftberryError as error:
+            return peer_pb2.ReplaceResponse(refusal=str(error))
+        log.warning("took a member back that gave its data up: old=%s new=%s", hex_id(old), hex_id(successor))
+        welcome = Welcome(certificate, self._core.me.cluster_id, configuration)
+        return peer_pb2.ReplaceResponse(welcome=welcome_message(welcome).SerializeToString())
+
+    def _certificate(self, request_der: bytes, member_id: MemberId, name: str, host: str) -> bytes:
+        return self._trust.keyring.sign_request(
+            request_der,
             cluster_id=self._core.me.cluster_id,
-            member_id=applicant.member_id,
-            name=applicant.name,
+            member_id=member_id,
+            name=name,
             hosts=sorted({"localhost", "127.0.0.1", host}),
             wall_ns=system_clock.wall_ns(),
         )
-        return Welcome(certificate, self._core.me.cluster_id, configuration)
 
     async def _tell_address(self, deadline_ns: int) -> None:
         """A cluster that was one node on loopback has that address in its configuration: newcomers need another."""

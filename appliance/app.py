@@ -16,7 +16,7 @@ import faulthandler
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 from appliance import __version__
@@ -91,21 +91,29 @@ async def _is_settled(life: Life) -> bool:
     intent = read_intent(life.config.data)
     if intent is None:
         return True
-    if not intent.answer:
-        joiner = life.start_joiner(intent)
-        work = asyncio.create_task(joiner.run())
-        reason = f"joining the cluster of {intent.host}; `raftberry join` shows how far it is"
-        waiting = asyncio.create_task(
-            _stand_by(life, life.config, _standby_status(life, Role.JOINING, reason))
+    if intent.answer:
+        complete(life.config, intent, machine_id())
+        return True
+    if intent.is_rebuild:
+        reason = "quarantined: this node is in doubt about its data and asks its peers to rebuild it"
+        life.rebuild_refusal = await _waited(
+            life, life.start_rebuilder(intent).run(), Role.QUARANTINED, reason
         )
-        await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (work, waiting):
-            task.cancel()
-        await asyncio.wait({work, waiting})
-        life.end_joiner("" if work.cancelled() else work.result())
-        return False
-    complete(life.config, intent, machine_id())
-    return True
+    else:
+        reason = f"joining the cluster of {intent.host}; `raftberry join` shows how far it is"
+        life.end_joiner(await _waited(life, life.start_joiner(intent).run(), Role.JOINING, reason))
+    return False
+
+
+async def _waited(life: Life, work: Coroutine[None, None, str], role: Role, reason: str) -> str:
+    """What work ended with, answering for the status meanwhile; empty if the process was told to stop."""
+    asking = asyncio.create_task(work)
+    waiting = asyncio.create_task(_stand_by(life, life.config, _standby_status(life, role, reason)))
+    await asyncio.wait({asking, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (asking, waiting):
+        task.cancel()
+    await asyncio.wait({asking, waiting})
+    return "" if asking.cancelled() else asking.result()
 
 
 async def _one_life(life: Life, failpoints: Failpoints | None) -> None:
@@ -163,12 +171,15 @@ async def _run(life: Life, serving: Serving, failpoints: Failpoints | None) -> N
         await _stand_by(life, serving.config, _standby_status(life, Role.REMOVED, reason))
         return
     try:
+        if serving.directory.quarantine_reason:
+            raise DataDirectoryRefused(serving.directory.quarantine_reason)
         if not await _join_cluster(life, serving):
             return
         with more_time(serving.notifier, "recovering journal and store"):
             parts = assemble(serving, failpoints)
     except (CorruptData, DataDirectoryRefused) as error:
         log.critical("quarantined: %s", error)
+        life.rebuild_later(str(error))
         status = _standby_status(life, Role.QUARANTINED, f"quarantined: {error}")
         await _stand_by(life, serving.config, status)
         return
@@ -291,6 +302,8 @@ async def _serve_node(life: Life, serving: Serving, parts: Parts) -> None:
     parts.upcalls.on_observing = observing.on_frame
     parts.node.security = trust.status
     serving.peer_server.answer_authority = trust.authority_for(lambda member: member in core.members)
+    serving.peer_server.answer_replace = admission.replace
+    core.on_quarantined = _in_turn(core.on_quarantined, life.rebuild_later)
     life.parts = parts
     keeping = asyncio.create_task(trust.keep(lambda: addresses_of(core.contacts.peers.values())))
     async with (
@@ -303,6 +316,14 @@ async def _serve_node(life: Life, serving: Serving, parts: Parts) -> None:
     await client.stop(grace=1.0)
     await parts.links.stop()
     await parts.node.close()
+
+
+def _in_turn(*calls: Callable[[str], None]) -> Callable[[str], None]:
+    def call_all(text: str) -> None:
+        for call in calls:
+            call(text)
+
+    return call_all
 
 
 async def _run_until_stopped(life: Life, serving: Serving, parts: Parts) -> None:

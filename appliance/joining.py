@@ -17,6 +17,7 @@ import base64
 import json
 import logging
 import random
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -55,9 +56,19 @@ class Intent:
     request_der: str
     authority_pem: str = ""
     answer: str = ""
+    old_member_id: int = 0
+    """Of a node that is rebuilt (rebuilding.py): it has no invite, but the old id's certificate."""
+
+    cluster_id: int = 0
+    peers: Sequence[tuple[int, str, str]] = ()
+    """(member id, name, peer address) of those who can take it back."""
 
     def __repr__(self) -> str:
         return f"Intent({self.host}:{self.port}, {hex_id(self.member_id)})"
+
+    @property
+    def is_rebuild(self) -> bool:
+        return bool(self.old_member_id)
 
 
 def read_intent(data: Path) -> Intent | None:
@@ -165,10 +176,10 @@ def complete(config: Config, intent: Intent, machine_id: str) -> None:
     with _open(config, intent, machine_id) as directory:
         directory.join(cluster_id, Configuration(answer.members_version, members))
     keyring = Keyring(config.data)
-    keyring.install(
-        Authority.parse(intent.authority_pem.encode()), intent.key_pem.encode(), answer.certificate_pem
-    )
-    keyring.open_door(intent.advertised_host)
+    authority = Authority.parse(intent.authority_pem.encode()) if intent.authority_pem else keyring.authority
+    if answer.certificate_pem and authority is not None:
+        keyring.install(authority, intent.key_pem.encode(), answer.certificate_pem)
+        keyring.open_door(intent.advertised_host)
     forget_intent(config.data)
     log.info("joined cluster=%s member=%s", answer.cluster_id, hex_id(intent.member_id))
 

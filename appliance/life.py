@@ -23,6 +23,7 @@ from appliance.host.machine import advertised_host, primary_address
 from appliance.host.notify import Notifier
 from appliance.joining import Intent, Joiner, endpoint_of, read_intent, write_intent
 from appliance.node.tokens import parse_invite
+from appliance.rebuilding import Rebuilder, rebuild_intent
 from appliance.security.proof import make_request
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ class Life:
         self.parts: Parts | None = None
         self._joiner: Joiner | None = None
         self._join_failure = ""
+        self.rebuild_refusal = ""
+        """Why the peers will never rebuild this node."""
 
     def begin(self) -> None:
         """Another serving part."""
@@ -65,6 +68,26 @@ class Life:
 
     def end_joiner(self, failure: str) -> None:
         self._joiner, self._join_failure = None, failure
+
+    def rebuild_later(self, reason: str) -> None:
+        """This node is in doubt: unless a person comes first, its peers rebuild it."""
+        delay_ns = self.config.cluster.rebuild_after_ns
+        if self.serving is None or not delay_ns or self.rebuild_refusal:
+            return
+        if len(self.serving.directory.identity.members) > 1:
+            log.warning("in doubt, to be rebuilt from its peers in %g s: %s", delay_ns / 1e9, reason)
+            asyncio.get_running_loop().call_later(delay_ns / 1e9, self._begin_rebuild, self.serving)
+
+    def _begin_rebuild(self, serving: Serving) -> None:
+        """The serving part that was in doubt still runs: give it up."""
+        if self.serving is not serving or read_intent(self.config.data) is not None:
+            return
+        identity = serving.directory.identity
+        write_intent(self.config.data, rebuild_intent(identity, serving.trust.keyring.advertised_host))
+        self.restart()
+
+    def start_rebuilder(self, intent: Intent) -> Rebuilder:
+        return Rebuilder(self.config.listening(intent.advertised_host), intent, self.rng)
 
     # what the owner asks -------------------------------------------------------------------------------------
 

@@ -32,6 +32,9 @@ class ClusterOptions(Section, frozen=True):
     initial_members: dict[str, str] = {}
     """Founders: name to peer address. Empty: this node founds a cluster of one."""
 
+    rebuild_after_ns: Duration = msgspec.field(default=Duration(30_000 * _MS), name="rebuild_after")
+    """A node in doubt about its data is rebuilt from its peers after this time. 0: it waits for a person."""
+
     heartbeat_ns: Duration = msgspec.field(default=Duration(150 * _MS), name="heartbeat")
     election_timeout_min_ns: Duration = msgspec.field(
         default=Duration(500 * _MS), name="election_timeout_min"

@@ -79,22 +79,25 @@ class JoinService:
             invite_public_key=request.invite_public_key,
             signature=request.signature,
         )
-        welcome = await self._admission.admit(applicant, deadline_ns=deadline_ns(context))
-        return join_pb2.JoinResponse(
-            certificate_pem=welcome.certificate_pem,
-            cluster_id=hex_id(welcome.cluster_id),
-            members_version=welcome.configuration.version,
-            members=[
-                cluster_pb2.Peer(
-                    name=member.name,
-                    member_id=hex_id(member.member_id),
-                    number=member.number,
-                    peer_address=member.peer_address,
-                    voter=member.is_voter,
-                )
-                for member in welcome.configuration.members
-            ],
-        )
+        return welcome_message(await self._admission.admit(applicant, deadline_ns=deadline_ns(context)))
+
+
+def welcome_message(welcome: Welcome) -> join_pb2.JoinResponse:
+    return join_pb2.JoinResponse(
+        certificate_pem=welcome.certificate_pem,
+        cluster_id=hex_id(welcome.cluster_id),
+        members_version=welcome.configuration.version,
+        members=[
+            cluster_pb2.Peer(
+                name=member.name,
+                member_id=hex_id(member.member_id),
+                number=member.number,
+                peer_address=member.peer_address,
+                voter=member.is_voter,
+            )
+            for member in welcome.configuration.members
+        ],
+    )
 
 
 def _member_id(text: str) -> MemberId:

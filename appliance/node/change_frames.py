@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from appliance.errors import ConditionFailed, NotApplied, NotFound, Overloaded
 from appliance.model import Configuration, MemberId
 from appliance.state.configuration import from_message, to_message
-from appliance.state.membership import AddLearner, Change, PromoteMember, RemoveMember, UpdateMember
+from appliance.state.membership import (
+    AddLearner,
+    Change,
+    PromoteMember,
+    RemoveMember,
+    ReplaceMember,
+    UpdateMember,
+)
 from raftberry.internal.v1 import peer_pb2
 
 _Verdict = peer_pb2.MembershipReply.Verdict
@@ -43,6 +50,10 @@ def write_request(frame: peer_pb2.Frame, number: int, change: Change) -> None:
             request.promote.member_id = change.member_id
         case UpdateMember():
             request.update.member_id, request.update.peer_address = change.member_id, change.peer_address
+        case ReplaceMember():
+            again = request.replace
+            again.member_id, again.successor_id = change.member_id, change.successor_id
+            again.peer_address = change.peer_address
 
 
 def read_request(request: peer_pb2.MembershipRequest) -> Change | None:
@@ -57,6 +68,9 @@ def read_request(request: peer_pb2.MembershipRequest) -> Change | None:
             return PromoteMember(MemberId(request.promote.member_id))
         case "update":
             return UpdateMember(MemberId(request.update.member_id), request.update.peer_address)
+        case "replace":
+            again = request.replace
+            return ReplaceMember(MemberId(again.member_id), MemberId(again.successor_id), again.peer_address)
     return None
 
 

@@ -25,6 +25,7 @@ from appliance.state.membership import (
     Change,
     PromoteMember,
     RemoveMember,
+    ReplaceMember,
     UpdateMember,
     next_configuration,
 )
@@ -212,6 +213,10 @@ class Changes:
                 return self._hand_over()
             case RemoveMember(member_id, force) if member_id in current.voters and not force:
                 self._check_majority(current, wanted)
+            case ReplaceMember(member_id) if member_id == self._node.me.member_id:
+                return "the leader is in doubt about itself: another must lead first"
+            case ReplaceMember(member_id) if member_id in current.voters:
+                self._check_majority(current, wanted)
             case PromoteMember(member_id):
                 return self._promotion.obstacle(member_id)
         return None
@@ -234,7 +239,7 @@ class Changes:
             if not engine.is_connected(member.member_id)
         ]
         if len(wanted.voters) - len(missing) < needed:
-            (gone,) = set(current.members) - set(wanted.members)
+            (gone,) = {member for member in current.members if wanted.member(member.member_id) is None}
             raise ConditionFailed(
                 f"without {gone.name} the cluster needs {needed} of {len(wanted.voters)} voters, and "
                 f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not connected: it would stand still; "

@@ -23,6 +23,7 @@ from raftberry.internal.v1 import peer_pb2
 log = logging.getLogger(__name__)
 
 Exchange = Callable[[Context], Awaitable[None]]
+AnswerReplace = Callable[[peer_pb2.ReplaceRequest], Awaitable[peer_pb2.ReplaceResponse]]
 
 
 class PeerServer:
@@ -45,6 +46,9 @@ class PeerServer:
         self.answer_authority: Callable[[MemberId], bytes] | None = None
         """The CA with its key for that member; NotWhoItClaims. None: this node does not hold it."""
 
+        self.answer_replace: AnswerReplace | None = None
+        """Takes a member back with another id; None: this node takes no part in a cluster now."""
+
         self.port = 0
 
     async def start(self) -> None:
@@ -54,6 +58,7 @@ class PeerServer:
         handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             "Found": grpc.unary_unary_rpc_method_handler(self._found),
             "Exchange": grpc.stream_stream_rpc_method_handler(self._serve_exchange),
+            "Replace": grpc.unary_unary_rpc_method_handler(self._replace),
             "FetchAuthority": grpc.unary_unary_rpc_method_handler(self._fetch_authority),
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
@@ -103,6 +108,23 @@ class PeerServer:
             log.warning("refused a stranger that asked for the CA: peer=%s reason=%s", context.peer(), error)
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
         return peer_pb2.FetchAuthorityResponse(authority_pem=full_pem).SerializeToString()
+
+    async def _replace(self, data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        """For the holder of the old id's certificate; in a plaintext cluster for whoever says it is that member."""
+        try:
+            request = peer_pb2.ReplaceRequest.FromString(data)
+            if self.credentials is not None:
+                self.credentials.check(context.auth_context(), MemberId(request.member_id))
+        except DecodeError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a ReplaceRequest")
+        except NotWhoItClaims as error:
+            log.warning(
+                "refused to replace a member for a stranger: peer=%s reason=%s", context.peer(), error
+            )
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
+        if self.answer_replace is None:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "this node takes no part in its cluster now")
+        return (await self.answer_replace(request)).SerializeToString()
 
     async def _serve_exchange(self, _requests: object, context: Context) -> None:
         if self._exchange is None:

@@ -26,6 +26,7 @@ from raftberry.internal.v1 import peer_pb2
 SERVICE: Final = "raftberry.internal.v1.PeerService"
 EXCHANGE: Final = f"/{SERVICE}/Exchange"
 FOUND: Final = f"/{SERVICE}/Found"
+REPLACE: Final = f"/{SERVICE}/Replace"
 FETCH_AUTHORITY: Final = f"/{SERVICE}/FetchAuthority"
 LANE_KEY: Final = "lane"
 

@@ -52,7 +52,19 @@ class UpdateMember:
     peer_address: str
 
 
-Change = AddLearner | RemoveMember | PromoteMember | UpdateMember
+@dataclass(frozen=True, slots=True)
+class ReplaceMember:
+    """A member that gave its data up comes back with another id, as a learner under its name.
+
+    One entry, so that no crash falls between its going and its coming; one voter fewer, so majorities overlap.
+    """
+
+    member_id: MemberId
+    successor_id: MemberId
+    peer_address: str
+
+
+Change = AddLearner | RemoveMember | PromoteMember | UpdateMember | ReplaceMember
 
 
 def next_configuration(current: Configuration, change: Change) -> Configuration:
@@ -66,6 +78,8 @@ def next_configuration(current: Configuration, change: Change) -> Configuration:
             return _promote(current, member_id)
         case UpdateMember():
             return _update(current, change)
+        case ReplaceMember():
+            return _replace(current, change)
 
 
 def find_member(configuration: Configuration, text: str) -> Member:
@@ -147,6 +161,15 @@ def _moved(current: Configuration, member: Member, peer_address: str) -> Configu
     if member.peer_address == peer_address:
         return current
     return _replaced(current, replace(member, peer_address=peer_address))
+
+
+def _replace(current: Configuration, change: ReplaceMember) -> Configuration:
+    successor = current.member(change.successor_id)
+    if successor is not None:
+        return _moved(current, successor, change.peer_address)
+    old = _known(current, change.member_id)
+    joined = AddLearner(change.successor_id, old.name, change.peer_address)
+    return replace(_add(_remove(current, change.member_id), joined), version=current.version + 1)
 
 
 def _known(current: Configuration, member_id: MemberId) -> Member:

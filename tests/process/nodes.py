@@ -80,6 +80,9 @@ class Node:
     """What runs the command line: `nsenter` and its options, for a node in a namespace of its own."""
 
     flags: tuple[str, ...] = ("--insecure",)
+    rebuild_after: str = "0s"
+    """cluster.rebuild_after; 0s: a node in doubt waits."""
+
     process: subprocess.Popen[bytes] | None = None
     _channel: grpc.Channel | None = None
 
@@ -112,6 +115,7 @@ class Node:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("RAFTBERRY_")}
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "generated")])
         environment["PYTHONUNBUFFERED"] = "1"
+        environment["RAFTBERRY_CLUSTER__REBUILD_AFTER"] = self.rebuild_after
         if failpoint:
             environment["RAFTBERRY_FAILPOINT"] = failpoint
         command = [
