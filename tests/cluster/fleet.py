@@ -26,6 +26,7 @@ KEEPERS: Final = 3
 _KEEPS: Final = """
 [storage]
 checkpoint_bytes = "1MiB"
+disk_free_min = "1MiB"
 [journal]
 size_max = "160MiB"
 [watch]
@@ -35,6 +36,7 @@ keep_bytes = "64MiB"
 _TRIMS: Final = """
 [storage]
 checkpoint_bytes = "1MiB"
+disk_free_min = "1MiB"
 [journal]
 size_max = "32MiB"
 [watch]

@@ -8,8 +8,8 @@ Some pairs go through the proxy in both forms, for delay, throttling, stalls and
 
 from __future__ import annotations
 
+import os
 import random
-import socket
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -170,19 +170,22 @@ class LoopbackNetwork(Network):
 
     def __init__(self, names: Sequence[str], rng: random.Random) -> None:
         super().__init__(names, rng)
-        self._ports = {(name, port): _free_port() for name in names for port in ("client", "peer", "web")}
+        # All of 127/8 is loopback: addresses of this run's own, so that no other process takes a port of ours.
+        run_id = os.getpid()
+        subnet = f"127.{1 + run_id // 250 % 250}.{1 + run_id % 250}"
+        self._hosts = {name: f"{subnet}.{number}" for number, name in enumerate(names, start=1)}
         self.proxy = Proxy("127.0.0.1", random.Random(rng.random()))
         for one, other in self.pairs():
             self._dial_through_proxy(one, other)
 
     def client_address(self, name: str) -> str:
-        return f"127.0.0.1:{self._ports[name, 'client']}"
+        return f"{self._hosts[name]}:7440"
 
     def peer_address(self, name: str) -> str:
-        return f"127.0.0.1:{self._ports[name, 'peer']}"
+        return f"{self._hosts[name]}:7441"
 
     def web_address(self, name: str) -> str:
-        return f"127.0.0.1:{self._ports[name, 'web']}"
+        return f"{self._hosts[name]}:7442"
 
     def prefix(self, name: str) -> tuple[str, ...]:
         return ()
@@ -202,13 +205,6 @@ class LoopbackNetwork(Network):
 
     def close(self) -> None:
         self.proxy.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def make_network(form: str, names: Sequence[str], rng: random.Random) -> Network:
