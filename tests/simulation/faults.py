@@ -13,6 +13,7 @@ from appliance.errors import NotApplied
 from appliance.storage.memory import MemoryDisk
 from raftberry.internal.v1 import peer_pb2
 from tests.simulation.losses import Losses
+from tests.simulation.members import MemberFaults
 from tests.simulation.mishaps import Mishaps
 from tests.simulation.network import LANES, Network
 from tests.simulation.node import Machine, Process
@@ -38,6 +39,7 @@ class Faults:
         restart: Callable[[Machine], None],
         copy: Callable[[Machine, MemoryDisk], None],
         *,
+        members: MemberFaults,
         only: frozenset[str] | None,
     ) -> None:
         """only: the kinds a shrunk seed still has; None: what the seed draws."""
@@ -56,6 +58,10 @@ class Faults:
         drawn = [kind for kind in self._strikes if rng.random() < 0.4]
         while len(drawn) < KINDS_MIN:
             drawn.append(rng.choice([kind for kind in self._strikes if kind not in drawn]))
+        self._strikes.update(members.kinds)
+        if members.drawn:
+            # A node may be lost only while every peer is known to remember it: not while peers come and go.
+            drawn = [kind for kind in drawn if kind not in self.losses.kinds] + members.drawn
         per_second = sum(SECOND_NS / self._strikes[kind][0] for kind in drawn)
         self._scale = max(self._scale, per_second * rng.uniform(0.5, 2.0))
         self.kinds = tuple(kind for kind in self._strikes if kind in drawn and (only is None or kind in only))

@@ -7,7 +7,7 @@ Nothing here draws from a random source, so that a script means the same for eve
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -46,11 +46,14 @@ class HandLinks:
 
     # what the world asks ---------------------------------------------------------------------------------
 
-    def join(self, process: Endpoint, peers: list[MemberId]) -> None:
+    def join(self, process: Endpoint, address: str, peers: Mapping[MemberId, str]) -> None:
         self._processes[process.member] = process
         self._on_join(process)
         for peer in peers:
             self._connect_later(process.member, peer)
+
+    def set_peers(self, process: Endpoint, peers: Mapping[MemberId, str]) -> None:
+        """Links stay as the script has them."""
 
     def leave(self, process: Endpoint) -> None:
         self._processes.pop(process.member, None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -70,6 +71,7 @@ class End:
 
     process: Endpoint
     peer: MemberId
+    address: str
     dialled: dict[str, Stream] = field(default_factory=dict)
     claimed: dict[str, Stream] = field(default_factory=dict)
     is_up: bool = False
@@ -83,6 +85,8 @@ class Network:
     def __init__(self, schedule: Schedule, rng: random.Random) -> None:
         self._schedule, self._rng = schedule, rng
         self._ends: dict[tuple[int, MemberId], End] = {}
+        self._processes: dict[int, Endpoint] = {}
+        self._addresses: dict[int, str] = {}
         self._blocked: dict[tuple[MemberId, MemberId], int] = {}
         self._slow_until: dict[tuple[int, MemberId], int] = {}
         self.delay_ns_max = 5 * MILLISECOND_NS
@@ -93,19 +97,39 @@ class Network:
 
     # processes -------------------------------------------------------------------------------------------
 
-    def join(self, process: Endpoint, peers: list[MemberId]) -> None:
-        """A process started: it dials everybody, and they dial it when they next try."""
-        for peer in peers:
-            end = self._ends[process.station, peer] = End(process, peer)
-            for lane in LANES:
-                self._dial_later(end, lane, self._rng.randint(0, 20) * MILLISECOND_NS)
+    def join(self, process: Endpoint, address: str, peers: Mapping[MemberId, str]) -> None:
+        """A process started at address: it dials its peers where it believes them to be, and they dial it."""
+        self._processes[process.station], self._addresses[process.station] = process, address
+        self.set_peers(process, peers)
+
+    def set_peers(self, process: Endpoint, peers: Mapping[MemberId, str]) -> None:
+        """Links with exactly these from now on; one whose address is another is dialled anew."""
+        for key in [key for key in self._ends if key[0] == process.station]:
+            if peers.get(key[1]) != self._ends[key].address:
+                self._drop(self._ends.pop(key), is_told=True)
+        for peer, address in peers.items():
+            if (process.station, peer) not in self._ends:
+                end = self._ends[process.station, peer] = End(process, peer, address)
+                for lane in LANES:
+                    self._dial_later(end, lane, self._rng.randint(0, 20) * MILLISECOND_NS)
 
     def leave(self, process: Endpoint) -> None:
         """The process died: its kernel resets every connection."""
+        self._processes.pop(process.station, None)
         for key in [key for key in self._ends if key[0] == process.station]:
-            end = self._ends.pop(key)
-            for stream in [*end.dialled.values(), *end.claimed.values()]:
-                self.break_stream(stream)
+            self._drop(self._ends.pop(key), is_told=False)
+
+    def _drop(self, end: End, *, is_told: bool) -> None:
+        if is_told and end.is_up:
+            end.is_up = False
+            self.counts["down"] += 1
+            end.process.on_down(end.peer)
+        streams = [*end.dialled.values(), *end.claimed.values()]
+        if is_told:
+            end.dialled.clear()
+            end.claimed.clear()
+        for stream in streams:
+            self.break_stream(stream)
 
     # faults ----------------------------------------------------------------------------------------------
 
@@ -221,8 +245,14 @@ class Network:
             return
         target = self._ends.get((end.peer, member))
         is_cut = self._is_blocked(member, end.peer) or self._is_blocked(end.peer, member)
-        if target is None or is_cut or (lane == "bulk" and "live" not in end.dialled):
+        process = self._processes.get(end.peer)
+        is_there = process is not None and self._addresses[end.peer] == end.address
+        if not is_there or is_cut or (lane == "bulk" and "live" not in end.dialled):
             self._dial_again(end, lane)
+            return
+        if target is None:
+            assert process is not None
+            self._knock(end, lane, process)
             return
         stream = end.dialled[lane] = Stream(end, target, lane)
         hello = end.process.hello(end.peer)
@@ -232,6 +262,28 @@ class Network:
         self._schedule.after(
             HELLO_TIMEOUT_NS, lambda: None if stream.is_accepted else self.break_stream(stream)
         )
+
+    def _knock(self, end: End, lane: str, process: Endpoint) -> None:
+        """At a process that has no link with the dialler: it may learn of a member here, and dial back."""
+        hello = end.process.hello(end.peer)
+        is_answered = False
+
+        def answered(refusal: peer_pb2.Refusal | None) -> None:
+            nonlocal is_answered
+            if is_answered or self._ends.get((end.process.station, end.peer)) is not end:
+                return
+            is_answered = True
+            self._dial_again(end, lane)
+            if refusal is not None and lane == "live":
+                self.counts["refused"] += 1
+                end.process.on_refused(refusal)
+
+        def judge() -> None:
+            refusal = process.check_hello(hello)
+            self._schedule.after(self._delay_ns(), lambda: end.process.call(lambda: answered(refusal)))
+
+        self._schedule.after(3 * self._delay_ns(), lambda: process.call(judge))
+        self._schedule.after(HELLO_TIMEOUT_NS, lambda: end.process.call(lambda: answered(None)))
 
     def _dial_again(self, end: End, lane: str) -> None:
         end.backoff_ns = min(2 * end.backoff_ns, SECOND_NS)
@@ -243,6 +295,9 @@ class Network:
         if stream.is_broken:
             return
         refusal = end.process.check_hello(hello)
+        if self._ends.get((end.process.station, end.peer)) is not end:
+            self.break_stream(stream)  # the hello changed the links: the next one finds the new one
+            return
         if refusal is None:
             older = end.claimed.get(stream.lane)
             if older is not None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from appliance.consensus import ConsensusOptions
 from appliance.consensus.events import ConsensusEvent
 from appliance.errors import CorruptData, StorageFailed
-from appliance.model import ClusterId, Member, MemberId
+from appliance.model import ClusterId, Configuration, Member, MemberId
 from appliance.node.core import NodeCore
 from appliance.node.identity import Self
 from appliance.node.options import NodeOptions
@@ -29,6 +30,8 @@ class Watcher(Protocol):
     """The world, as a process sees it: told of everything, asked for the way out."""
 
     def started(self, process: Process) -> None: ...
+
+    def peers_changed(self, process: Process, peers: Sequence[Member]) -> None: ...
 
     def stepped(self, process: Process) -> None: ...
 
@@ -90,6 +93,15 @@ class Machine:
         """Its peers found it below its word. Assumed here: the machine knows that after a restart too."""
 
         self.start_count = 0
+        self.address = member.peer_address
+        self.known = Configuration(1, cluster.members)
+        """Of the identity file: whom it was told of when it joined, or has heard of since."""
+
+        self.is_gone = False
+        """The board is dead."""
+
+        self.is_removed = False
+        """It was told that it is no member any more, and knows it after a restart too."""
 
     @property
     def is_up(self) -> bool:
@@ -138,7 +150,16 @@ class Process:
         self.nonce = machine.rng.getrandbits(63) + 1
         active.now_s = machine.clock.monotonic_ns() / 1e9
         self.core = NodeCore(
-            Self(self.member, machine.name, cluster.cluster_id, cluster.members, self.nonce, "simulation"),
+            Self(
+                self.member,
+                machine.name,
+                cluster.cluster_id,
+                machine.known.members,
+                self.nonce,
+                "simulation",
+                machine.known.version,
+                machine.address,
+            ),
             MemoryJournal(machine.disk),
             MemoryStore(machine.disk),
             workers=self.workers,
@@ -152,8 +173,13 @@ class Process:
         )
         self.core.events.listeners.append(self._on_event)
         self.core.applied_listeners.append(lambda applied: self.watcher.applied(self, applied))
+        self.core.contacts.on_members_heard = self._remember_members
+        self.core.contacts.on_peers_changed = lambda peers: self.watcher.peers_changed(self, peers)
         self.watcher.started(self)
         self.call(self.core.request_wake)
+
+    def _remember_members(self, members: Sequence[Member], version: int) -> None:
+        self.machine.known = Configuration(version, tuple(members))
 
     # the loop --------------------------------------------------------------------------------------------
 

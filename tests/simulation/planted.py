@@ -108,7 +108,7 @@ BUGS = {
 CHECKS = {
     "journal_flush_order": {"promise_is_durable"},
     "vote_persistence": {"promise_is_durable", "one_vote"},
-    "snapshot_install": {"state_hash", "content", "state_machine_safety", "no_bug"},
+    "snapshot_install": {"state_hash", "content", "state_machine_safety", "no_bug", "amnesia"},
     "producer_window": {"exactly_once"},
     "producer_checkpoint": {"exactly_once", "state_machine_safety", "state_hash"},
     "watch_resume": {"watch"},

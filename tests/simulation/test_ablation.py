@@ -91,7 +91,7 @@ CASES = (
         "h13",
         guards.change_while_another_change_waits,
         callers_scripts.a_leader_of_the_few_removes_the_others,
-        {"durable_on_majority"},
+        {"leader_completeness"},
     ),
     Case(
         "h13",

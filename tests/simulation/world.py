@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 
 from appliance.consensus import ConsensusOptions
 from appliance.errors import CorruptData, StorageFailed
-from appliance.model import ClusterId, Member, MemberId
+from appliance.model import ClusterId, Configuration, Member, MemberId
 from appliance.node.options import NodeOptions
 from appliance.state import Applied, StateOptions
+from appliance.state.configuration import founding_configuration
 from appliance.storage.memory import MemoryDisk
 from raftberry.internal.v1 import peer_pb2
 from tests.simulation import seams
@@ -37,6 +38,7 @@ from tests.simulation.disk import DiskSpeed, draw_speed
 from tests.simulation.failure import CheckFailed, require
 from tests.simulation.faults import Faults
 from tests.simulation.history import History
+from tests.simulation.members import MemberFaults
 from tests.simulation.network import Network
 from tests.simulation.node import ClusterOptions, Machine, Process, active
 from tests.simulation.schedule import MILLISECOND_NS, SECOND_NS, MachineClock, Schedule
@@ -102,6 +104,8 @@ class World:
             self.watches,
         )
         self.history = History(self.reference)
+        self.counts: Counter[str] = Counter()
+        self.members = MemberFaults(self, self._rng("members"), self.counts)
         self.faults = Faults(
             self.machines,
             self.network,
@@ -109,6 +113,7 @@ class World:
             self._rng("faults"),
             self.restart,
             self.copy,
+            members=self.members,
             only=plan.kinds,
         )
         client_count, burst_max = rng.randint(3, 9), rng.choice((2, 4, 8, 16))
@@ -124,7 +129,6 @@ class World:
             )
             for number in range(1, client_count + 1)
         ]
-        self.counts: Counter[str] = Counter()
         self.on_job: Callable[[Process, str, str], None] = lambda *_: None
 
     # the course ------------------------------------------------------------------------------------------
@@ -185,6 +189,7 @@ class World:
         for machine in self.machines:
             if self._takes_part(machine) and machine.process is not None:
                 self._compare(machine.process)
+        self._check_removed()
         self.watches.check_end(self.raft.commit_index)
         self.history.check_nothing_lost()
         self.counts["checked_register_reads"] += check_registers(self.history.writes, self.history.reads)
@@ -232,9 +237,16 @@ class World:
 
     def started(self, process: Process) -> None:
         self.counts["starts"] += 1
-        self.network.join(process, [m.member_id for m in self.machines if m.member_id != process.member])
+        peers = process.core.contacts.peers
+        known = [m.member_id for m in self.machines if m.member_id in peers]
+        ordered = [*known, *(member for member in peers if member not in known)]
+        addresses = {member: peers[member].peer_address for member in ordered}
+        self.network.join(process, process.machine.address, addresses)
         for checker in self.checkers:
             checker.started(process)
+
+    def peers_changed(self, process: Process, peers: Sequence[Member]) -> None:
+        self.network.set_peers(process, {peer.member_id: peer.peer_address for peer in peers})
 
     def stepped(self, process: Process) -> None:
         if process.core.quarantine_reason:
@@ -258,6 +270,7 @@ class World:
         if kind == "quarantined" and not self.faults.is_suspect(machine):
             raise CheckFailed("amnesia", f"{machine.name} lost nothing and is shut out: {line}")
         machine.is_shut_out |= kind == "quarantined"
+        machine.is_removed |= kind == "removed"
         text = f"{self.schedule.now_ns:>14} {machine.name} {line}"
         self._digest.update(text.encode())
         if self._trace is not None:
@@ -293,7 +306,7 @@ class World:
 
     def restart(self, machine: Machine) -> None:
         """Does nothing if it runs, or must not."""
-        if machine.process is not None or machine.is_shut_out:
+        if machine.process is not None or machine.is_shut_out or machine.is_removed or machine.is_gone:
             return
         self.traced(machine, "starts")
         try:
@@ -325,6 +338,23 @@ class World:
         self.copies.append(copy)
         self.views[copy.station] = DiskView(copy)
         self.restart(copy)
+
+    def add_machine(self, name: str) -> Machine:
+        """See members.Site."""
+        number = len(self._by_id) + 1
+        rng = self._rng(f"machine-{number}")
+        member_id = MemberId(rng.getrandbits(63) + 1)
+        member = Member(member_id, name, 0, f"10.0.2.{number}:7441", is_voter=False)
+        machine = self._machine(member, self.machines[0].cluster, rng)
+        self._by_id[member_id] = machine
+        self.views[machine.station] = DiskView(machine)
+        return machine
+
+    def connect_machine(self, machine: Machine, configuration: Configuration) -> None:
+        """See members.Site."""
+        machine.known = configuration
+        self.machines.append(machine)
+        self.restart(machine)
 
     def leader(self) -> Machine | None:
         leaders = [m for m in self.machines if m.process is not None and m.process.core.engine.is_leader]
@@ -377,7 +407,26 @@ class World:
         return [machine for machine in self.machines if self._takes_part(machine)]
 
     def _takes_part(self, machine: Machine) -> bool:
-        return not machine.is_shut_out
+        is_member = self._membership().member(machine.member_id) is not None
+        return is_member and not machine.is_shut_out and not machine.is_gone
+
+    def _membership(self) -> Configuration:
+        """The latest that any process has applied."""
+        processes = [machine.process for machine in self.machines if machine.process is not None]
+        known = [process.core.state.configuration for process in processes]
+        founders = founding_configuration(self.machines[0].cluster.members)
+        return max((founders, *known), key=lambda configuration: configuration.version)
+
+    def _check_removed(self) -> None:
+        """Whoever was removed and still runs was told so."""
+        removed = self._membership().removed
+        for machine in self.machines:
+            is_told = machine.is_removed or machine.is_gone or machine.is_shut_out
+            require(
+                is_told or machine.member_id not in removed,
+                "removed_is_told",
+                f"{machine.name} was removed and does not know it",
+            )
 
     def _position(self, machine: Machine) -> int:
         return 0 if machine.process is None else machine.process.core.engine.applied_index

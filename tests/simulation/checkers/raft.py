@@ -22,7 +22,6 @@ from tests.simulation.node import Machine, Process
 class RaftChecker(Checker):
     def __init__(self, machines: Mapping[MemberId, Machine], views: Mapping[int, DiskView]) -> None:
         self._machines, self._views = machines, views
-        self._majority = len(machines) // 2 + 1
         self.leaders: dict[int, tuple[int, int]] = {}
         self.committed: list[tuple[int, int]] = []
         """(term, checksum) of entry 2 and on: the log's first index is 2."""
@@ -76,7 +75,7 @@ class RaftChecker(Checker):
         engine, log = process.core.engine, process.core.log
         who = (process.station, process.incarnation)
         first = self.leaders.setdefault(engine.term, who)
-        if len(self._machines) == 1:
+        if len(log.configuration.voters) == 1:
             return  # nobody was asked: a term that a crash took back has promised nothing
         if first != who:
             raise CheckFailed(
@@ -120,8 +119,9 @@ class RaftChecker(Checker):
             raise CheckFailed(
                 "state_machine_safety", f"{process.machine.name} committed {index} before its forerunner"
             )
-        holders = [member for member in self._machines if self._views[member].ever_held(index, term)]
-        if len(holders) < self._majority:
+        voters = process.core.log.configuration.voters
+        holders = [member for member in voters if self._views[member].ever_held(index, term)]
+        if len(holders) < len(voters) // 2 + 1:
             names = ", ".join(self._machines[member].name for member in holders) or "no disk"
             raise CheckFailed(
                 "durable_on_majority",
