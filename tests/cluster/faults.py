@@ -210,16 +210,15 @@ def one_way_pairs(faults: Faults) -> float:
 
 
 def slow_links(faults: Faults) -> float:
-    proxy = faults.fleet.network.proxy
     for one, other in faults.fleet.network.pairs():
-        path = proxy.path(one, other)
+        path = faults.fleet.network.path(one, other)
         path.delay_s, path.jitter_s = faults.rng.uniform(0.0, 0.3), faults.rng.uniform(0.0, 0.3)
     return faults.rng.uniform(2.0, 8.0)
 
 
 def thin_links(faults: Faults) -> float:
     for one, other in faults.fleet.network.pairs():
-        faults.fleet.network.proxy.path(one, other).bytes_per_s = faults.rng.uniform(2e4, 2e5)
+        faults.fleet.network.path(one, other).bytes_per_s = faults.rng.uniform(2e4, 2e5)
     return faults.rng.uniform(2.0, 8.0)
 
 
@@ -227,7 +226,7 @@ def stalled_links(faults: Faults) -> float:
     """Longer than an election timeout, shorter than a keepalive: streams survive, and what they hold comes late."""
     pairs = faults.fleet.network.proxied_pairs()
     for one, other in faults.rng.sample(pairs, max(1, len(pairs) // 2)):
-        faults.fleet.network.proxy.path(one, other).is_blocked = True
+        faults.fleet.network.path(one, other).is_blocked = True
     return faults.rng.uniform(0.5, 5.0)
 
 
@@ -235,7 +234,7 @@ def cut_streams(faults: Faults) -> float:
     """What a lossy link does to TCP in the end: connections break, again and again."""
     pairs = faults.fleet.network.proxied_pairs()
     for _ in range(12):
-        faults.fleet.network.proxy.cut(faults.rng.sample(pairs, max(1, len(pairs) // 3)))
+        faults.fleet.network.cut(faults.rng.sample(pairs, max(1, len(pairs) // 3)))
         time.sleep(faults.rng.uniform(0.02, 0.4))
     return 0.0
 

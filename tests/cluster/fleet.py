@@ -70,7 +70,7 @@ class Fleet(Cluster):
             _FleetNode(
                 name=name,
                 data=home / "data",
-                initial_members=self.network.members_for(name),
+                initial_members=self.network.members(),
                 client_address=self.network.client_address(name),
                 peer_address=self.network.peer_address(name),
                 web_address=self.network.web_address(name),

@@ -2,8 +2,9 @@
 
 Two forms with one interface. Namespaces: a bridge in this process's own network namespace, one namespace a node; a
 link is set down, and one direction of one pair is cut by a neighbour entry that nobody answers to. Loopback: where no
-namespaces can be made, every pair of nodes is joined through the proxy, which does the same at the level of streams.
-Some pairs go through the proxy in both forms, for delay, throttling, stalls and resets.
+namespaces can be made, every node is reached through the proxy, which stalls streams instead; coarser, for it can't
+tell who dials.
+Some nodes are behind the proxy in both forms, for delay, throttling, stalls and resets.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ import random
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path as FilePath
 from typing import Final
 
-from tests.cluster.proxy import Proxy
+from tests.cluster.proxy import Path, Proxy
 
 SUBNET: Final = "10.77.0"
 HUB_ADDRESS: Final = f"{SUBNET}.254"
+ANYBODY: Final = "anybody"
 NOBODY: Final = "02:00:00:00:00:fe"
 """A hardware address that no interface has: what is sent there is lost without a word."""
 
-PROXIED_SHARE: Final = 0.5
+PROXIED: Final = 3
+"""Nodes of five that the others reach through the proxy."""
 
 
 def run(*command: str, is_checked: bool = True) -> str:
@@ -67,21 +70,27 @@ class Network(ABC):
     def __init__(self, names: Sequence[str], rng: random.Random) -> None:
         self.names = list(names)
         self._rng = rng
-        self._dialled: dict[tuple[str, str], str] = {}
+        self._dialled: dict[str, str] = {}
+        """Where nodes behind the proxy are dialled: what the cluster knows as their address."""
 
-    def members_for(self, name: str) -> str:
-        """--initial-members of one node: the same names for all, each with its own way to the others."""
-        addresses = {
-            other: self._dialled.get((name, other), self.peer_address(other)) for other in self.names
-        }
-        return ",".join(f"{other}={address}" for other, address in addresses.items())
+    def members(self) -> str:
+        """--initial-members, the same for all."""
+        return ",".join(f"{name}={self._dialled.get(name, self.peer_address(name))}" for name in self.names)
 
     def pairs(self) -> Iterator[tuple[str, str]]:
         """Every ordered pair."""
         return ((one, other) for one in self.names for other in self.names if one != other)
 
     def proxied_pairs(self) -> list[tuple[str, str]]:
-        return sorted(self._dialled)
+        return [(one, other) for one, other in self.pairs() if other in self._dialled]
+
+    def path(self, source: str, target: str) -> Path:
+        """What happens to bytes on their way through the proxy."""
+        return self.proxy.path(source, target)
+
+    def cut(self, pairs: Sequence[tuple[str, str]]) -> int:
+        """Break the connections of these pairs; how many."""
+        return self.proxy.cut(pairs)
 
     def partition(self, *groups: Sequence[str]) -> None:
         """Nothing passes between two groups."""
@@ -90,9 +99,9 @@ class Network(ABC):
             if group_of[one] != group_of[other]:
                 self.block(one, other)
 
-    def _dial_through_proxy(self, one: str, other: str) -> None:
-        host, _, port = self.peer_address(other).rpartition(":")
-        self._dialled[one, other] = self.proxy.listen(one, other, (host, int(port)))
+    def _dial_through_proxy(self, name: str) -> None:
+        host, _, port = self.peer_address(name).rpartition(":")
+        self._dialled[name] = self.proxy.listen(name, (host, int(port)))
 
 
 class NamespaceNetwork(Network):
@@ -111,10 +120,10 @@ class NamespaceNetwork(Network):
         run("ip", "link", "set", "hub0", "up")
         for name in names:
             self._add(name)
-        self.proxy = Proxy(HUB_ADDRESS, random.Random(rng.random()))
-        for one, other in self.pairs():
-            if rng.random() < PROXIED_SHARE:
-                self._dial_through_proxy(one, other)
+        names_by_host = {self._host(name): name for name in names}
+        self.proxy = Proxy(HUB_ADDRESS, random.Random(rng.random()), names_by_host.__getitem__)
+        for name in rng.sample(list(names), PROXIED):
+            self._dial_through_proxy(name)
 
     def _add(self, name: str) -> None:
         run("ip", "netns", "add", name)
@@ -174,9 +183,10 @@ class LoopbackNetwork(Network):
         run_id = os.getpid()
         subnet = f"127.{1 + run_id // 250 % 250}.{1 + run_id % 250}"
         self._hosts = {name: f"{subnet}.{number}" for number, name in enumerate(names, start=1)}
-        self.proxy = Proxy("127.0.0.1", random.Random(rng.random()))
-        for one, other in self.pairs():
-            self._dial_through_proxy(one, other)
+        # Nobody can tell who dials: a path is that of all others, and a cut pair costs its second node all its links.
+        self.proxy = Proxy("127.0.0.1", random.Random(rng.random()), lambda _: ANYBODY)
+        for name in names:
+            self._dial_through_proxy(name)
 
     def client_address(self, name: str) -> str:
         return f"{self._hosts[name]}:7440"
@@ -191,14 +201,17 @@ class LoopbackNetwork(Network):
         return ()
 
     def block(self, source: str, target: str) -> None:
-        self.proxy.path(source, target).is_blocked = True
+        self.path(source, target).is_blocked = True
+
+    def path(self, source: str, target: str) -> Path:
+        return self.proxy.path(ANYBODY, target)
+
+    def cut(self, pairs: Sequence[tuple[str, str]]) -> int:
+        return self.proxy.cut([(ANYBODY, target) for _, target in pairs])
 
     def link_down(self, name: str) -> None:
         """Its clients still reach it: only the links to the other nodes are cut."""
-        for other in self.names:
-            if other != name:
-                self.block(name, other)
-                self.block(other, name)
+        self.block(ANYBODY, name)
 
     def mend(self) -> None:
         self.proxy.mend()
@@ -211,7 +224,7 @@ def make_network(form: str, names: Sequence[str], rng: random.Random) -> Network
     return NamespaceNetwork(names, rng) if form == "namespaces" else LoopbackNetwork(names, rng)
 
 
-def is_mountable(folder: Path) -> bool:
+def is_mountable(folder: FilePath) -> bool:
     """Whether a tmpfs can be mounted here."""
     probe = folder / "mount-probe"
     probe.mkdir(parents=True, exist_ok=True)

@@ -40,20 +40,20 @@ class Path:
 
 @dataclass(slots=True)
 class _Relay:
-    """One listening port: `source` dials `target` through it."""
+    """One listening port: whoever dials `target` dials it here. writers: of each connection, by who dialled."""
 
-    source: str
     target: str
     address: tuple[str, int]
     server: asyncio.Server | None = None
-    writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    writers: dict[asyncio.StreamWriter, str] = field(default_factory=dict)
 
 
 class Proxy:
     """Ports of its own in front of other addresses."""
 
-    def __init__(self, host: str, rng: random.Random) -> None:
-        self._host, self._rng = host, rng
+    def __init__(self, host: str, rng: random.Random, source_of: Callable[[str], str]) -> None:
+        """source_of: the node that a connection's far address belongs to."""
+        self._host, self._rng, self._source_of = host, rng, source_of
         self._paths: dict[tuple[str, str], Path] = {}
         self._relays: list[_Relay] = []
         self._loop = asyncio.new_event_loop()
@@ -64,34 +64,31 @@ class Proxy:
         """Plain attributes, read by the proxy's thread for each piece of data."""
         return self._paths.setdefault((source, target), Path())
 
-    def listen(self, source: str, target: str, address: tuple[str, int]) -> str:
-        """HOST:PORT that source shall dial instead of address, which is target's."""
-        self.path(source, target)
-        self.path(target, source)
-        relay = _Relay(source, target, address)
+    def listen(self, target: str, address: tuple[str, int]) -> str:
+        """HOST:PORT that others shall dial instead of address, which is target's."""
+        relay = _Relay(target, address)
         self._relays.append(relay)
         return asyncio.run_coroutine_threadsafe(self._listen(relay), self._loop).result(30)
 
     def cut(self, pairs: Iterable[tuple[str, str]]) -> int:
         """Break the connections of these pairs, in either direction; how many there were."""
         ends = {frozenset(pair) for pair in pairs}
-        relays = [relay for relay in self._relays if frozenset((relay.source, relay.target)) in ends]
-        return self._call(lambda: sum(_abort(relay) for relay in relays))
+        return self._call(lambda: sum(_abort(relay, ends) for relay in self._relays))
 
     def mend(self) -> None:
-        for path in self._paths.values():
+        for path in list(self._paths.values()):
             path.mend()
 
     @property
     def carried_bytes(self) -> int:
-        return sum(path.carried_bytes for path in self._paths.values())
+        return sum(path.carried_bytes for path in list(self._paths.values()))
 
     def close(self) -> None:
         def end() -> int:
             for relay in self._relays:
                 if relay.server is not None:
                     relay.server.close()
-                _abort(relay)
+                _abort(relay, None)
             return 0
 
         self._call(end)
@@ -112,14 +109,15 @@ class Proxy:
         return f"{host}:{port}"
 
     async def _serve(self, relay: _Relay, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = self.path(relay.source, relay.target), self.path(relay.target, relay.source)
-        relay.writers.add(writer)
+        source = self._source_of(writer.get_extra_info("peername")[0])
+        there, back = self.path(source, relay.target), self.path(relay.target, source)
+        relay.writers[writer] = source
         far_writer: asyncio.StreamWriter | None = None
         try:
             while there.is_blocked or back.is_blocked:
                 await asyncio.sleep(POLL_S)
             far_reader, far_writer = await asyncio.open_connection(*relay.address, limit=READ_BYTES)
-            relay.writers.add(far_writer)
+            relay.writers[far_writer] = source
             pumps = {
                 asyncio.create_task(self._pump(reader, far_writer, there)),
                 asyncio.create_task(self._pump(far_reader, writer, back)),
@@ -134,7 +132,7 @@ class Proxy:
         finally:
             for end in (writer, far_writer):
                 if end is not None:
-                    relay.writers.discard(end)
+                    relay.writers.pop(end, None)
                     end.transport.abort()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: Path) -> None:
@@ -172,8 +170,13 @@ async def _send(pieces: asyncio.Queue[tuple[float, bytes]], writer: asyncio.Stre
             await asyncio.sleep(len(data) / path.bytes_per_s)
 
 
-def _abort(relay: _Relay) -> int:
-    count = len(relay.writers)
-    for writer in relay.writers:
+def _abort(relay: _Relay, pairs: set[frozenset[str]] | None) -> int:
+    """Of these pairs only, if given; how many connections."""
+    found = [
+        writer
+        for writer, source in relay.writers.items()
+        if pairs is None or frozenset((source, relay.target)) in pairs
+    ]
+    for writer in found:
         writer.transport.abort()
-    return count // 2
+    return len(found) // 2
