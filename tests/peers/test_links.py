@@ -122,7 +122,12 @@ async def test_a_stranger_is_refused_as_not_a_member() -> None:
 
 
 async def test_a_newer_stream_replaces_the_older_and_nothing_of_the_older_arrives() -> None:
-    async with pair() as linked, grpc.aio.insecure_channel(f"127.0.0.1:{linked.ports[1]}") as channel:
+    # The real node 1 must not dial again while the impostor has its say.
+    patient = dataclasses.replace(QUICK, reconnect_delay_s_min=600.0, reconnect_delay_s_max=600.0)
+    async with (
+        pair(patient) as linked,
+        grpc.aio.insecure_channel(f"127.0.0.1:{linked.ports[1]}") as channel,
+    ):
         impostor = RecordingNode(1, boot_nonce=9)
         stream = dial(channel)
         await stream.write(encode_batch([impostor.hello(TWO).SerializeToString()]))
@@ -278,7 +283,7 @@ async def test_garbage_on_the_port_harms_nobody() -> None:
             try:
                 writer.write(garbage)
                 writer.write_eof()
-                await asyncio.wait_for(reader.read(), 5)
+                await asyncio.wait_for(reader.read(), 60)
             except OSError:
                 pass  # A reset is as good an answer as an end.
             writer.close()
