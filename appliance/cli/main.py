@@ -56,6 +56,10 @@ COMMANDS: Final = {
     "verify": ("appliance.cli.verify:verify", "Compare what all nodes hold, by a hash at one index."),
     "doctor": ("appliance.cli.doctor:doctor", "Say what about this machine and cluster should be changed."),
     "bench": ("appliance.cli.bench:bench", "Measure the running cluster: writes, streams, reads, watches."),
+    "drill": (
+        "appliance.cli.drill.command:drill",
+        "Measure what failures cost, on a cluster of its own or yours.",
+    ),
     "sensor": ("appliance.cli.sensor:sensor", "Stream this machine's own sensors into the cluster."),
     "version": ("appliance.cli.version:version", "Show the version."),
 }

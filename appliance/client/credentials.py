@@ -18,6 +18,8 @@ from appliance.node.tokens import NO_FINGERPRINT, parse_token
 
 UNIX_PREFIX: Final = "unix:"
 
+Options = list[tuple[str, int]] | list[tuple[str, str | int]]
+
 
 @dataclass(frozen=True, slots=True)
 class ClientCredentials:
@@ -30,19 +32,30 @@ class ClientCredentials:
         """What goes with each call."""
         return (("authorization", f"Bearer {self.token}"),) if self.token else ()
 
-    def channel(self, endpoint: str, options: list[tuple[str, int]]) -> grpc.Channel:
+    def channel(self, endpoint: str, options: Options) -> grpc.Channel:
         """A channel to HOST:PORT or unix:PATH."""
+        secured, named = self._dress(endpoint, options)
+        if secured is None:
+            return grpc.insecure_channel(endpoint, options=named)
+        return grpc.secure_channel(endpoint, secured, options=named)
+
+    def aio_channel(self, endpoint: str, options: Options) -> grpc.aio.Channel:
+        """The same for an asyncio loop. May block for the CA: once, before there is load."""
+        secured, named = self._dress(endpoint, options)
+        if secured is None:
+            return grpc.aio.insecure_channel(endpoint, options=named)
+        return grpc.aio.secure_channel(endpoint, secured, options=named)
+
+    def _dress(self, endpoint: str, options: Options) -> tuple[grpc.ChannelCredentials | None, Options]:
+        """TLS (None: plain text) and the options that go with it."""
         if endpoint.startswith(UNIX_PREFIX):
-            return grpc.insecure_channel(
-                endpoint, options=[*options, ("grpc.default_authority", "localhost")]
-            )
+            return None, [*options, ("grpc.default_authority", "localhost")]
         fingerprint = parse_token(self.token).fingerprint if self.token else NO_FINGERPRINT
         if not self.authority_pem and fingerprint == NO_FINGERPRINT:
-            return grpc.insecure_channel(endpoint, options=options)
+            return None, options
         authority_pem = self.authority_pem or fetch_authority(endpoint, fingerprint)
-        channel_credentials = grpc.ssl_channel_credentials(authority_pem)
-        named = [*options, ("grpc.ssl_target_name_override", NODE_HOST)]
-        return grpc.secure_channel(endpoint, channel_credentials, options=named)
+        secured = grpc.ssl_channel_credentials(authority_pem)
+        return secured, [*options, ("grpc.ssl_target_name_override", NODE_HOST)]
 
 
 NO_CREDENTIALS: Final = ClientCredentials()

@@ -7,6 +7,8 @@ board, where the board has a serial number.
 from __future__ import annotations
 
 import hashlib
+import os
+import platform
 import socket
 from pathlib import Path
 from typing import Final
@@ -26,6 +28,15 @@ def machine_id(root: Path = ROOT) -> str:
     if not any(parts):
         return ""
     return hashlib.sha256(b"raftberry\0" + "\0".join(parts).encode()).hexdigest()[:32]
+
+
+def describe_machine(root: Path = ROOT) -> str:
+    """One line that says where a figure was measured: processors, memory, kernel."""
+    fields = (line.partition(":") for line in _text(root / "proc/cpuinfo").splitlines())
+    model = next((value.strip() for name, _, value in fields if name.strip() in ("model name", "Model")), "")
+    memory = dict(line.split(":", 1) for line in _text(root / "proc/meminfo").splitlines() if ":" in line)
+    gib = int(memory.get("MemTotal", "0 kB").split()[0]) / (1 << 20)
+    return f"{os.cpu_count()} x {model or platform.machine()}, {gib:.1f} GiB, Linux {platform.release()}"
 
 
 def primary_address() -> str:
@@ -66,3 +77,10 @@ def _first_text(root: Path, names: tuple[str, ...]) -> str:
         if text and text != "uninitialized":
             return text
     return ""
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8", "replace")
+    except OSError:
+        return ""

@@ -1,0 +1,1 @@
+"""drill: what failures cost, measured under a steady load."""

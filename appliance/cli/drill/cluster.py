@@ -1,0 +1,172 @@
+"""The cluster of a drill: real nodes on this machine that can be killed, stopped, cut off and slowed.
+
+Invariant: whatever ends the drill, close() leaves no process and no file; and if close() was never reached, the kernel
+ends the nodes with the drill (PR_SET_PDEATHSIG, which is why nodes are started from the main thread only).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from appliance.addresses import split_address
+from appliance.cli.supervisor import NodePlan, die_with, node_arguments, own_executable
+from appliance.errors import RaftberryError
+from appliance.host.relay import Relay, holds_port
+
+STOP_TIMEOUT_S: Final = 10.0
+LOG_TAIL_BYTES: Final = 2_000
+
+
+class NodeEnded(RaftberryError):
+    """A node ended that nobody had ended."""
+
+
+class DrillCluster:
+    """count nodes below a directory of their own, which goes with them."""
+
+    def __init__(self, count: int, *, parent: Path | None = None) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="raftberry-drill-", dir=parent))
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._away: set[str] = set()
+        self._relay = Relay(self._find_dialler)
+        ports = free_ports(3 * count)
+        self._plans = {
+            f"node-{n + 1}": NodePlan(
+                f"node-{n + 1}",
+                *(f"127.0.0.1:{port}" for port in ports[3 * n : 3 * n + 3]),
+                self._folder / f"node-{n + 1}",
+            )
+            for n in range(count)
+        }
+        self._told: list[NodePlan] = []
+        """The plans with the addresses that the nodes know: those of the relay."""
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._plans)
+
+    @property
+    def endpoints(self) -> list[str]:
+        return [plan.client_address for plan in self._plans.values()]
+
+    def start(self) -> None:
+        """Returns at once; what the nodes do then is seen by who looks at them."""
+        (self._folder / "empty.toml").touch()
+        for name, plan in self._plans.items():
+            _, port = split_address(plan.peer_address, what="peer address")
+            self._told.append(replace(plan, peer_address=self._relay.listen(name, port)))
+        for name in self.names:
+            self.restart(name)
+
+    def restart(self, name: str) -> None:
+        """The process of this node, again or for the first time."""
+        plan = self._plans[name]
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("RAFTBERRY_")}
+        environment["RAFTBERRY_FAILPOINT"] = f"journal.before_commit:stall:{self._stall_file(name)}"
+        command = [
+            *own_executable(),
+            *node_arguments(plan, self._told),
+            *("--config", str(self._folder / "empty.toml")),
+        ]
+        with self._log(name).open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                # Ctrl-C is for the drill; and the node with all its processes is one group.
+                start_new_session=True,
+                # Safe beside threads: it takes no lock and imports nothing, two system calls on what is loaded.
+                preexec_fn=die_with(os.getpid()),  # noqa: PLW1509
+            )
+        self._away.discard(name)
+
+    def kill(self, name: str) -> None:
+        """kill -9, with all it started."""
+        self._away.add(name)
+        self._signal(name, signal.SIGKILL)
+        self._processes[name].wait(STOP_TIMEOUT_S)
+
+    def freeze(self, name: str) -> None:
+        self._signal(name, signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        self._signal(name, signal.SIGCONT)
+
+    def cut_off(self, name: str) -> None:
+        """From every other node; clients still reach it."""
+        for other in self._others(name):
+            self._relay.link(name, other).is_cut = True
+
+    def delay(self, name: str, delay_s: float) -> None:
+        """All bytes between this node and the others, each way."""
+        for other in self._others(name):
+            self._relay.link(name, other).delay_s = delay_s
+
+    def mend_links(self) -> None:
+        self._relay.mend()
+
+    def stall_disk(self, name: str, seconds: float) -> None:
+        """Every commit of the node's log takes that much longer; 0: no more."""
+        if seconds > 0:
+            self._stall_file(name).write_text(f"{seconds:g}")
+        else:
+            self._stall_file(name).unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Raises NodeEnded, with the end of its log, if a node ended by itself."""
+        for name, process in self._processes.items():
+            if name not in self._away and (status := process.poll()) is not None:
+                tail = self._log(name).read_bytes()[-LOG_TAIL_BYTES:].decode("utf-8", "replace")
+                raise NodeEnded(
+                    f"{name} ended by itself with status {status}; the drill stopped. Its log ends:\n{tail}"
+                )
+
+    def close(self) -> None:
+        """Ends every process, stopped ones included, and removes the directory."""
+        for name in self._processes:
+            self._signal(name, signal.SIGKILL)
+        for process in self._processes.values():
+            process.wait(STOP_TIMEOUT_S)
+        self._relay.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _others(self, name: str) -> Sequence[str]:
+        return [other for other in self.names if other != name]
+
+    def _signal(self, name: str, number: signal.Signals) -> None:
+        # Not by Popen.send_signal: the executable may be a loader with the node as its child.
+        if self._processes[name].poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._processes[name].pid, number)
+
+    def _stall_file(self, name: str) -> Path:
+        return self._folder / f"{name}.stall"
+
+    def _log(self, name: str) -> Path:
+        return self._folder / f"{name}.log"
+
+    def _find_dialler(self, port: int) -> str:
+        return next((name for name, one in self._processes.items() if holds_port(one.pid, port)), "")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nothing listens on now, all different."""
+    with ExitStack() as held:
+        ports = []
+        for _ in range(count):
+            probe = held.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            ports.append(int(probe.getsockname()[1]))
+    return ports
