@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import grpc
 
@@ -28,6 +28,9 @@ ATTEMPT_S: Final = 0.5
 PAUSE_S: Final = 0.02
 IN_FLIGHT: Final = 4
 """Messages of a stream on their way."""
+
+ROOM_S: Final = 0.001
+"""Between two looks whether a stream has room, or something to wait for."""
 
 LOOK_S: Final = 0.1
 POLL_S: Final = 0.05
@@ -88,6 +91,13 @@ class _Writer:
     position: int
     due_s: float
     sequence: int = 0
+
+
+_Stream: TypeAlias = (
+    "grpc.aio.StreamStreamCall[reading_pb2.StreamWriteRequest, reading_pb2.StreamWriteResponse]"
+)
+_Pending = dict[int, tuple[reading_pb2.StreamWriteRequest, float]]
+"""By sequence: what was sent, and when first."""
 
 
 class SteadyLoad:
@@ -197,8 +207,8 @@ class SteadyLoad:
         return True
 
     async def _write_stream(self, writer: _Writer) -> None:
-        """IN_FLIGHT messages, then their answers; what has none when the stream breaks goes into the next stream."""
-        pending: dict[int, tuple[reading_pb2.StreamWriteRequest, float]] = {}
+        """IN_FLIGHT messages on their way; what has no answer when the stream breaks goes into the next one."""
+        pending: _Pending = {}
         while not self._is_ending or pending:
             method: grpc.aio.StreamStreamMultiCallable[
                 reading_pb2.StreamWriteRequest, reading_pb2.StreamWriteResponse
@@ -207,50 +217,56 @@ class SteadyLoad:
                 STREAM_WRITE.path, STREAM_WRITE.request.SerializeToString, STREAM_WRITE.response.FromString
             )
             call = method(metadata=self._metadata)
+            sending = asyncio.create_task(self._send(writer, call, pending))
             try:
-                await self._fill_stream(writer, call, pending)
+                await self._take_answers(writer, call, pending, sending)
             except grpc.aio.AioRpcError as error:
                 self._judge(error, writer)
-            except (TimeoutError, Unfinished, asyncio.InvalidStateError):
-                # Stopped, refused for now, or over: the next node, with the same sequences.
+            except (TimeoutError, Unfinished):
+                # Stopped, or refused for now: the next node, with the same sequences.
                 pass
             finally:
+                sending.cancel()
                 call.cancel()
+                await asyncio.wait({sending})
+                if not sending.cancelled():
+                    # What broke the sending breaks the reading as well: it was judged there.
+                    sending.exception()
             writer.position = (writer.position + 1) % len(self._channels)
             await asyncio.sleep(PAUSE_S)
 
-    async def _fill_stream(
-        self,
-        writer: _Writer,
-        call: grpc.aio.StreamStreamCall[reading_pb2.StreamWriteRequest, reading_pb2.StreamWriteResponse],
-        pending: dict[int, tuple[reading_pb2.StreamWriteRequest, float]],
-    ) -> None:
-        waiting = self.unanswered.setdefault(writer.name, set())
+    async def _send(self, writer: _Writer, call: _Stream, pending: _Pending) -> None:
+        """First what an earlier stream left, then each write when it is due."""
         for request, _ in list(pending.values()):
-            async with asyncio.timeout(ATTEMPT_S):
-                await call.write(request)
+            await call.write(request)
         while True:
-            while len(pending) < IN_FLIGHT and await self._is_due(writer):
-                writer.sequence += 1
-                request = reading_pb2.StreamWriteRequest(
-                    readings=[self._reading(writer)],
-                    producer_id=self._producer(writer),
-                    sequence=writer.sequence,
-                )
-                pending[writer.sequence] = (request, time.monotonic())
-                waiting.add(writer.sequence)
-                async with asyncio.timeout(ATTEMPT_S):
-                    await call.write(request)
-            if not pending:
+            while len(pending) >= IN_FLIGHT:
+                await asyncio.sleep(ROOM_S)
+            if not await self._is_due(writer):
                 return
-            while pending:
-                async with asyncio.timeout(ATTEMPT_S):
-                    response = await call.read()
-                if not isinstance(response, reading_pb2.StreamWriteResponse) or response.status.code:
-                    raise Unfinished("the stream ended or refused")
-                _, began_s = pending.pop(response.sequence)
-                self._note(writer, response.sequence, began_s)
-                waiting.discard(response.sequence)
+            writer.sequence += 1
+            request = reading_pb2.StreamWriteRequest(
+                readings=[self._reading(writer)], producer_id=self._producer(writer), sequence=writer.sequence
+            )
+            pending[writer.sequence] = (request, time.monotonic())
+            self.unanswered.setdefault(writer.name, set()).add(writer.sequence)
+            await call.write(request)
+
+    async def _take_answers(
+        self, writer: _Writer, call: _Stream, pending: _Pending, sending: asyncio.Task[None]
+    ) -> None:
+        """Until all is sent and answered. Raises TimeoutError if an answer takes longer than ATTEMPT_S."""
+        while not sending.done() or pending:
+            if not pending:
+                await asyncio.sleep(ROOM_S)
+                continue
+            async with asyncio.timeout(ATTEMPT_S):
+                response = await call.read()
+            if not isinstance(response, reading_pb2.StreamWriteResponse) or response.status.code:
+                raise Unfinished("the stream ended or refused")
+            _, began_s = pending.pop(response.sequence)
+            self._note(writer, response.sequence, began_s)
+            self.unanswered[writer.name].discard(response.sequence)
 
     async def _look(self, channel: grpc.aio.Channel) -> None:
         method: grpc.aio.UnaryUnaryMultiCallable[cluster_pb2.GetStatusRequest, cluster_pb2.GetStatusResponse]

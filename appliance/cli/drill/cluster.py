@@ -39,15 +39,12 @@ class DrillCluster:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._away: set[str] = set()
         self._relay = Relay(self._find_dialler)
-        ports = free_ports(3 * count)
-        self._plans = {
-            f"node-{n + 1}": NodePlan(
-                f"node-{n + 1}",
-                *(f"127.0.0.1:{port}" for port in ports[3 * n : 3 * n + 3]),
-                self._folder / f"node-{n + 1}",
-            )
-            for n in range(count)
-        }
+        ports = iter(free_ports(3 * count))
+        self._plans: dict[str, NodePlan] = {}
+        for number in range(1, count + 1):
+            name = f"node-{number}"
+            client, peer, web = (f"127.0.0.1:{next(ports)}" for _ in range(3))
+            self._plans[name] = NodePlan(name, client, peer, web, self._folder / name)
         self._told: list[NodePlan] = []
         """The plans with the addresses that the nodes know: those of the relay."""
 

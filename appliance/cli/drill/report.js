@@ -27,6 +27,7 @@ function bands(plot) {
 }
 
 function draw(id, series, columns, scale, format) {
+  const decades = (_, splits) => splits.map((value) => (scale.distr && Math.log10(value) % 1 !== 0 ? null : value));
   const box = document.getElementById(id);
   const axis = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
   const plot = new uPlot({
@@ -37,8 +38,8 @@ function draw(id, series, columns, scale, format) {
     cursor: { sync: { key: sync.key }, drag: { x: true, y: false }, points: { size: 6 } },
     scales: { x: { time: false }, y: scale },
     axes: [
-      { ...axis, space: 60, values: (_, values) => values.map((value) => `${value} s`) },
-      { ...axis, size: 62, values: (_, values) => values.map((value) => (value === null ? "" : format(value))) },
+      { ...axis, size: 30, space: 60, values: (_, values) => values.map((value) => `${value} s`) },
+      { ...axis, size: 62, grid: { ...axis.grid, filter: decades }, values: (_, values) => values.map((value) => (value === null ? "" : format(value))) },
     ],
     series: [{}, ...series.map((each) => ({ label: each.label, stroke: colour(each.colour), width: 1.6, fill: each.fill && colour(each.colour) + "22", points: { show: each.points ?? false, size: 3 } }))],
     hooks: { drawClear: [bands] },
@@ -52,7 +53,7 @@ function drawAll() {
   charts.forEach(({ plot }) => plot.destroy());
   charts = [
     draw("rate", [{ label: "writes/s", colour: "--rate", fill: true }], [rate], { range: (_, low, high) => [0, (high || 1) * 1.15] }, (value) => String(value)),
-    draw("latency", [{ label: "p50", colour: "--p50" }, { label: "p99", colour: "--p99", points: true }], [p50, p99], { distr: 3, log: 10 }, (value) => (value >= 1000 ? `${value / 1000} s` : `${value} ms`)),
+    draw("latency", [{ label: "p50", colour: "--p50", points: true }, { label: "p99", colour: "--p99", points: true }], [p50, p99], { distr: 3, log: 10 }, (value) => (value >= 1000 ? `${value / 1000} s` : `${value} ms`)),
   ];
 }
 drawAll();
