@@ -75,7 +75,7 @@ def _body(record: Record) -> str:
 <p class="legend"><span class="p50">p50</span> <span class="p99">p99</span> of each 100 ms, logarithmic</p>
 <div class="chart" id="latency" role="img" aria-labelledby="latency-title"></div></section>
 <p class="soft" id="hint">Numbered bands: the faults below; the dark part lasts until the fault was lifted, the light
-part until all was well. Gaps in the lines: no write was acknowledged.</p>
+part until the cluster had settled. Gaps in the lines: no write was acknowledged.</p>
 <section class="card"><h2>Each fault</h2>
 <div class="wide"><table><thead><tr><th scope="col">#</th>{_heads()}</tr></thead>
 <tbody>{"".join(_row(number, fault) for number, fault in enumerate(record["faults"], start=1))}</tbody></table></div>
