@@ -31,6 +31,10 @@ RESTRICTED_CIPHERS: Final = "ECDHE-RSA-AES256-GCM-SHA384"
 """For TLS 1.2 only, and for RSA keys only, which none of our certificates has: so TLS 1.3 is what is left. gRPC's
 Python has no setting for the version."""
 
+RESOLVER_VARIABLE: Final = "GRPC_DNS_RESOLVER"
+SYSTEM_RESOLVER: Final = "native"
+"""The machine's own resolver, which knows `pi-1.local` by mDNS; gRPC's default asks DNS servers only."""
+
 COMMANDS: Final = {
     "serve": ("appliance.cli.serve:serve", "Run one node."),
     "dev": ("appliance.cli.dev:dev", "Run a whole cluster on this machine, for trying and testing."),
@@ -106,6 +110,7 @@ def run(arguments: Sequence[str]) -> int:
     # Read by gRPC when it is imported, with the command: its own log lines are not for users.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     os.environ[CIPHERS_VARIABLE] = RESTRICTED_CIPHERS
+    os.environ.setdefault(RESOLVER_VARIABLE, SYSTEM_RESOLVER)
     try:
         status = cli.main(args=list(arguments), prog_name="raftberry", standalone_mode=False)
         sys.stdout.flush()

@@ -14,6 +14,7 @@ from appliance.config import load
 from appliance.host.machine import machine_id
 from appliance.model import hex_id
 from appliance.node import forcing
+from appliance.node.restoring import give, owner_of
 from appliance.storage.directory import DataDirectory
 
 
@@ -48,6 +49,7 @@ def recover(
     flags = {"node.name": name, "storage.data": data, "peer.address": peer_address}
     config = load(path=None, environment=os.environ, flags=flags)
     rng = system_random()
+    owner = owner_of(config.data)
     with DataDirectory.open(
         config.data,
         name=config.node.name,
@@ -76,6 +78,7 @@ def recover(
             draw_cluster_id=lambda: rng.getrandbits(64) or 1,
             peer_address=config.advertised_peer_address,
         )
+        give(directory.path, owner)
         emit_one(row | {"cluster_id": hex_id(directory.identity.cluster_id)}, output)
     note("start the node now; the other machines join again, each with a new data directory")
     return EXIT_OK

@@ -55,7 +55,7 @@ def restore(backup: BackupReader, path: Path, node: NewNode, *, set_aside: Path 
 
     Raises CorruptData (the backup), DataDirectoryRefused (the directory), StorageFailed.
     """
-    owner = _owner_of(path)
+    owner = owner_of(path)
     is_occupied = path.exists() and any(entry.name != LOCK_FILE for entry in path.iterdir())
     if is_occupied and set_aside is None:
         raise DataDirectoryRefused(
@@ -65,7 +65,7 @@ def restore(backup: BackupReader, path: Path, node: NewNode, *, set_aside: Path 
     building = path.with_name(f"{path.name}.restoring")
     remove(building)
     restored = _build(backup, building, node)
-    _give(building, owner)
+    give(building, owner)
     with file_errors(f"putting {building} in the place of {path}"):
         if is_occupied and set_aside is not None:
             os.rename(path, set_aside)
@@ -140,7 +140,7 @@ def _hashed(records: Iterable[Record], update: Callable[[bytes], None]) -> Itera
         yield record
 
 
-def _owner_of(path: Path) -> tuple[int, int] | None:
+def owner_of(path: Path) -> tuple[int, int] | None:
     """Who the directory belongs to now: the service's user, when root restores."""
     if not path.exists():
         return None
@@ -148,7 +148,8 @@ def _owner_of(path: Path) -> tuple[int, int] | None:
     return found.st_uid, found.st_gid
 
 
-def _give(path: Path, owner: tuple[int, int] | None) -> None:
+def give(path: Path, owner: tuple[int, int] | None) -> None:
+    """Everything in path to owner: what root wrote, the service's user must read."""
     if owner is None or owner == (os.geteuid(), os.getegid()):
         return
     with file_errors(f"giving {path} to user {owner[0]}"):

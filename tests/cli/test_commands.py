@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from typing import Any
 
@@ -176,6 +177,13 @@ def test_a_bug_is_one_line_with_how_to_see_the_trace(
     err = capsys.readouterr().err
     assert "internal error: ZeroDivisionError" in err
     assert "Traceback" not in err
+
+
+def test_names_are_resolved_as_the_machine_does_also_by_mdns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gRPC's own resolver asks DNS servers only, which know nothing of `pi-1.local`."""
+    monkeypatch.delenv("GRPC_DNS_RESOLVER", raising=False)
+    assert run(["version"]) == 0
+    assert os.environ["GRPC_DNS_RESOLVER"] == "native"
 
 
 def test_version_needs_no_grpc(capsys: pytest.CaptureFixture[str]) -> None:
