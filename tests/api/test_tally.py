@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from grpc import aio
 
@@ -25,6 +27,10 @@ async def test_calls_are_counted_by_method_and_code(api: Api) -> None:
     )
     with pytest.raises(aio.AioRpcError):
         await api.call("raftberry.v1.ReadingService/Write", b"\xff", reading_pb2.WriteResponse)
+    # A client has its answer a moment before the call ends.
+    async with asyncio.timeout(60):
+        while api.server.tally.total() < 4:
+            await asyncio.sleep(0.001)
     assert dict(api.server.tally) == {
         ("ClusterService/GetStatus", "OK"): 1,
         ("KeyValueService/Get", "UNAVAILABLE"): 1,
