@@ -128,7 +128,7 @@ class Supervisor:
             limit=LINE_BYTES_MAX,
             # Ctrl-C at the terminal is for us alone: nodes are stopped in order, by SIGTERM.
             start_new_session=True,
-            preexec_fn=die_with(os.getpid()),
+            preexec_fn=_die_with(os.getpid()),
         )
         self._say(name, f"started as process {process.pid}")
         assert process.stdout is not None
@@ -179,7 +179,7 @@ def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None
             os.kill(process.pid, number)
 
 
-def die_with(parent: int) -> Callable[[], None]:
+def _die_with(parent: int) -> Callable[[], None]:
     """For the child, between fork and exec: be killed when the parent ends, even by SIGKILL."""
 
     def arrange() -> None:

@@ -1,7 +1,8 @@
 """The cluster of a drill: real nodes on this machine that can be killed, stopped, cut off and slowed.
 
 Invariant: whatever ends the drill, close() leaves no process and no file; and if close() was never reached, the kernel
-ends the nodes with the drill (PR_SET_PDEATHSIG, which is why nodes are started from the main thread only).
+ends the nodes with the drill (setpriv --pdeathsig, which is why nodes are started from the main thread only). Not by
+Python code between fork and exec: gRPC's threads of this process come to life there, and end the child (SIGABRT).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from appliance.addresses import split_address
-from appliance.cli.supervisor import NodePlan, die_with, node_arguments, own_executable
+from appliance.cli.supervisor import NodePlan, node_arguments, own_executable
 from appliance.errors import RaftberryError
 from appliance.host.relay import Relay, holds_port
 
@@ -71,6 +72,7 @@ class DrillCluster:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("RAFTBERRY_")}
         environment["RAFTBERRY_FAILPOINT"] = f"journal.before_commit:stall:{self._stall_file(name)}"
         command = [
+            *_dying_with_us(),
             *own_executable(),
             *node_arguments(plan, self._told),
             *("--config", str(self._folder / "empty.toml")),
@@ -84,8 +86,6 @@ class DrillCluster:
                 env=environment,
                 # Ctrl-C is for the drill; and the node with all its processes is one group.
                 start_new_session=True,
-                # Safe beside threads: it takes no lock and imports nothing, two system calls on what is loaded.
-                preexec_fn=die_with(os.getpid()),  # noqa: PLW1509
             )
         self._away.discard(name)
 
@@ -156,6 +156,12 @@ class DrillCluster:
 
     def _find_dialler(self, port: int) -> str:
         return next((name for name, one in self._processes.items() if holds_port(one.pid, port)), "")
+
+
+def _dying_with_us() -> list[str]:
+    """util-linux has it, and every Debian that; without it a killed drill leaves its nodes."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
 
 
 def free_ports(count: int) -> list[int]:
