@@ -2,6 +2,7 @@
 
 import os
 import pty
+import signal
 import sys
 import time
 
@@ -10,6 +11,8 @@ END_S = 120.0
 
 process, terminal = pty.fork()
 if process == 0:
+    # Ignored where the build runs in the background of a script, and inherited; at a terminal it is not.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execv(sys.argv[1], [sys.argv[1], "watch", "*", "--endpoint", sys.argv[2]])
 time.sleep(START_S)
 os.write(terminal, b"\x03")
