@@ -6,11 +6,13 @@ through the transport that is handed in. Written against 0.3.17; a contract test
 
 from __future__ import annotations
 
+from _socket import inet_ntop
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, Protocol
 
 import pysyncobj.syncobj as syncobj
+import pysyncobj.win_inet_pton as win_inet_pton
 from pysyncobj import SyncObj, SyncObjConf
 from pysyncobj.node import Node as PeerNode
 from pysyncobj.serializer import SERIALIZER_STATE
@@ -20,6 +22,9 @@ from appliance.consensus.log import LogImage
 from appliance.consensus.options import ConsensusOptions
 from appliance.limits import ENTRY_BYTES_MAX
 from appliance.model import Entry, MemberId, Position, hex_id
+
+# H31: importing the library's transport puts a function of Windows in the place of socket.inet_ntop, on every system.
+win_inet_pton.socket.inet_ntop = inet_ntop
 
 SECOND_NS = 1_000_000_000
 _NEVER = float("inf")

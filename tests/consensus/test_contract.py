@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import socket
 
 import pysyncobj
 import pysyncobj.syncobj as syncobj
 from pysyncobj.version import VERSION
+
+from appliance.consensus.core import Core
 
 PRIVATE_NAMES = (
     "__raftState", "__raftCurrentTerm", "__raftLeader", "__raftElectionDeadline", "__raftLog", "__raftCommitIndex",
@@ -30,3 +33,9 @@ def test_the_module_names_that_are_rebound_are_still_used() -> None:
     source = inspect.getsource(syncobj)
     for name in ("createJournal(", "Serializer(", "PIPE_NOTIFIER_ENABLED", "monotonicTime()"):
         assert name in source
+
+
+def test_the_library_does_not_change_how_this_process_writes_addresses() -> None:
+    """H31: its transport replaces socket.inet_ntop when it is imported; whoever lists connections then fails."""
+    assert socket.inet_ntop(socket.AF_INET, b"\x7f\0\0\1") == "127.0.0.1"
+    assert Core.__module__ == "appliance.consensus.core"
