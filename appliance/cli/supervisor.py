@@ -1,14 +1,14 @@
 """Runs the nodes of `raftberry dev`: real processes, watched and restarted.
 
 Invariant: when the supervisor is gone, whatever ended it, no node is left: it stops them, and the kernel kills
-them if it could not (PR_SET_PDEATHSIG). Everything runs on one asyncio loop.
+them if it could not (dying_with_us). Everything runs on one asyncio loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
+import shutil
 import signal
 import sys
 import time
@@ -29,9 +29,6 @@ STEADY_S: Final = 10.0
 
 LINE_BYTES_MAX: Final = 64 * 1024
 """Of a node's output; what is longer is shown in pieces."""
-
-_PR_SET_PDEATHSIG: Final = 1
-_LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +69,20 @@ def node_arguments(plan: NodePlan, founders: Sequence[NodePlan]) -> list[str]:
 def own_executable() -> list[str]:
     """How to start this program again: the frozen executable, or Python with our package."""
     return [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "appliance"]
+
+
+def dying_with_us() -> list[str]:
+    """Before a command line: the kernel kills it when the thread that started it ends, even by SIGKILL.
+
+    Not by a preexec_fn, which runs Python between fork and exec, where another thread of ours may hold a lock for
+    ever. util-linux has setpriv, and every Debian that; without it a killed parent leaves its nodes.
+    """
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        return []
+    # sh: the parent may have ended before the kernel was told.
+    is_child = 'test "$PPID" = "$0" && exec "$@"'
+    return [setpriv, "--pdeathsig", "KILL", "sh", "-c", is_child, str(os.getpid())]
 
 
 def describe_exit(status: int) -> str:
@@ -120,6 +131,7 @@ class Supervisor:
 
     async def _run_once(self, name: str, command: list[str]) -> int:
         process = await asyncio.create_subprocess_exec(
+            *dying_with_us(),
             *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -128,7 +140,6 @@ class Supervisor:
             limit=LINE_BYTES_MAX,
             # Ctrl-C at the terminal is for us alone: nodes are stopped in order, by SIGTERM.
             start_new_session=True,
-            preexec_fn=_die_with(os.getpid()),
         )
         self._say(name, f"started as process {process.pid}")
         assert process.stdout is not None
@@ -177,15 +188,3 @@ def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None
     if process.returncode is None:
         with suppress(ProcessLookupError):
             os.kill(process.pid, number)
-
-
-def _die_with(parent: int) -> Callable[[], None]:
-    """For the child, between fork and exec: be killed when the parent ends, even by SIGKILL."""
-
-    def arrange() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
-            # The parent ended before the kernel was told.
-            os._exit(1)
-
-    return arrange

@@ -55,6 +55,9 @@ class Node:
         self._timer_ns = 0
         self._was_serving = False
         self._backup: RunningScan[bytes] | None = None
+        self._is_backup_begun = False
+        """One is asked for, and waits for its barrier and its checkpoint."""
+
         self._rate = RateMeter(lambda: core.writes.reading_count, core.clock.monotonic_ns)
         self._pulse: asyncio.Task[None] | None = None
         self.started_ns = core.clock.monotonic_ns()
@@ -307,10 +310,18 @@ class Node:
 
         Raises Overloaded while another is under way: each keeps a read transaction open, and its pages from reuse.
         """
-        if self._backup is not None and not self._backup.is_closed:
+        if self._is_backup_begun or (self._backup is not None and not self._backup.is_closed):
             raise Overloaded("this node is giving a backup already: wait for it, or ask another node")
-        await self.read_barrier(consistency, deadline_ns=deadline_ns)
-        await self.checkpoint()
+        self._is_backup_begun = True
+        try:
+            await self.read_barrier(consistency, deadline_ns=deadline_ns)
+            await self.checkpoint()
+            self._backup = self._begin_backup()
+        finally:
+            self._is_backup_begun = False
+        return self._backup
+
+    def _begin_backup(self) -> RunningScan[bytes]:
         reader = self._core.store.snapshot()
         header = backup_pb2.BackupHeader(
             cluster_id=self._core.me.cluster_id,
@@ -320,8 +331,7 @@ class Node:
             version=self._core.me.version,
             node=self.name,
         )
-        self._backup = RunningScan(encode_backup(header, reader), reader, self._workers, at_once=1)
-        return self._backup
+        return RunningScan(encode_backup(header, reader), reader, self._workers, at_once=1)
 
     def _deadline(self, deadline_ns: int | None) -> int:
         if deadline_ns is not None:

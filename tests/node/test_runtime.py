@@ -11,7 +11,7 @@ import pytest
 
 from appliance.clock import system_clock
 from appliance.consensus import ConsensusOptions
-from appliance.errors import CorruptData, Quarantined
+from appliance.errors import CorruptData, Overloaded, Quarantined
 from appliance.limits import KIB
 from appliance.model import ClusterId, Member, MemberId
 from appliance.node import runtime, watches
@@ -180,3 +180,20 @@ async def test_decoded_entries_are_kept_by_size(alone: Alone, monkeypatch: pytes
         applied = await anext(watch)
         assert applied.index == alone.core.state.position.index
     assert 0 < len(alone.node.watches._decoded) <= 3
+
+
+async def test_of_two_backups_asked_for_at_one_moment_one_is_given(alone: Alone) -> None:
+    """Both look before either of them waits for its checkpoint."""
+    asked = [alone.node.backup(runtime.LOCAL, deadline_ns=None) for _ in range(2)]
+    given = await asyncio.gather(*asked, return_exceptions=True)
+    scans = [one for one in given if isinstance(one, RunningScan)]
+    for scan in scans:
+        await scan.aclose()
+    assert len(scans) == 1
+    assert [type(one) for one in given if one not in scans] == [Overloaded]
+    # Whoever gets none, or leaves while it waits, keeps nobody else from one.
+    leaving = asyncio.create_task(alone.node.backup(runtime.LOCAL, deadline_ns=None))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.wait({leaving})
+    await (await alone.node.backup(runtime.LOCAL, deadline_ns=None)).aclose()

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from appliance.addresses import split_address
-from appliance.cli.supervisor import NodePlan, node_arguments, own_executable
+from appliance.cli.supervisor import NodePlan, dying_with_us, node_arguments, own_executable
 from appliance.errors import RaftberryError
 from appliance.host.relay import Relay, holds_port
 
@@ -72,7 +72,7 @@ class DrillCluster:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("RAFTBERRY_")}
         environment["RAFTBERRY_FAILPOINT"] = f"journal.before_commit:stall:{self._stall_file(name)}"
         command = [
-            *_dying_with_us(),
+            *dying_with_us(),
             *own_executable(),
             *node_arguments(plan, self._told),
             *("--config", str(self._folder / "empty.toml")),
@@ -156,12 +156,6 @@ class DrillCluster:
 
     def _find_dialler(self, port: int) -> str:
         return next((name for name, one in self._processes.items() if holds_port(one.pid, port)), "")
-
-
-def _dying_with_us() -> list[str]:
-    """util-linux has it, and every Debian that; without it a killed drill leaves its nodes."""
-    setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
 
 
 def free_ports(count: int) -> list[int]:
