@@ -33,7 +33,9 @@ class AppliedEffects:
 class Watches:
     def __init__(self, core: NodeCore, workers: ThreadWorkers) -> None:
         self._core, self._workers = core, workers
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], None] = {}
+        """In the order in which they came: a set of futures goes by their addresses."""
+
         self._decoded: OrderedDict[int, tuple[EntryEffects, int]] = OrderedDict()
         self._decoded_bytes = 0
         self.count = 0
@@ -64,11 +66,11 @@ class Watches:
     async def _wait_for(self, index: int) -> None:
         while not self._core.quarantine_reason and self._core.state.position.index < index:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.add(future)
+            self._waiting[future] = None
             try:
                 await future
             finally:
-                self._waiting.discard(future)
+                self._waiting.pop(future, None)
         if self._core.quarantine_reason:
             raise Quarantined(self._core.quarantine_reason)
 

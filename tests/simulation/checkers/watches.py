@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 READERS = 2
 
 
-class _Future:
+class WaitedFor:
     """asyncio's, without a loop: whoever waits goes on a moment after the result is set."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class _Future:
         self._result, self._is_done = result, True
         self.on_done()
 
-    def __await__(self) -> Generator[_Future, None, Any]:
+    def __await__(self) -> Generator[WaitedFor, None, Any]:
         if not self._is_done:
             yield self
         return self._result
@@ -52,8 +52,8 @@ class _Future:
 class _Loop:
     """What the code asks of the running loop."""
 
-    def create_future(self) -> _Future:
-        return _Future()
+    def create_future(self) -> WaitedFor:
+        return WaitedFor()
 
 
 class _Pool:
@@ -63,7 +63,7 @@ class _Pool:
         self._process = process
 
     async def in_pool(self, work: Callable[[], Result]) -> Result:
-        future = _Future()
+        future = WaitedFor()
         self._process.workers.read(work, future.set_result)
         return cast(Result, await future)
 
