@@ -74,46 +74,50 @@ class Raftberry:
 
 
 class Etcd:
-    """Three `etcd`; election_ms 1000 and heartbeat 100 are its defaults."""
+    """`etcd`, three or more; election_ms 1000 and heartbeat 100 are its defaults."""
 
     name = "etcd"
 
-    def __init__(self, folder: Path, *, election_ms: int = 1_000) -> None:
+    def __init__(self, folder: Path, *, election_ms: int = 1_000, nodes: int = 3) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         self._folder = folder
         self._election_ms = election_ms
-        self.endpoints = [f"127.0.0.1:{free_port()}" for _ in range(3)]
-        self._peers = [f"127.0.0.1:{free_port()}" for _ in range(3)]
-        self._processes: list[subprocess.Popen[bytes] | None] = [None] * 3
+        self.endpoints = [f"127.0.0.1:{free_port()}" for _ in range(nodes)]
+        self.peers = [f"127.0.0.1:{free_port()}" for _ in range(nodes)]
+        self.known_peers = self.peers
+        """Where the others look for each: a relay, if there is one between them."""
+        self.processes: list[subprocess.Popen[bytes] | None] = [None] * nodes
 
     def start(self) -> None:
-        for position in range(3):
-            self._start_one(position)
+        for position in range(len(self.endpoints)):
+            self.start_one(position)
         self.leader()
 
-    def _start_one(self, position: int) -> None:
+    def start_one(self, position: int) -> None:
+        """Returns at once."""
         name = f"n{position}"
-        members = ",".join(f"n{number}=http://{peer}" for number, peer in enumerate(self._peers))
-        client, peer = f"http://{self.endpoints[position]}", f"http://{self._peers[position]}"
+        members = ",".join(f"n{number}=http://{peer}" for number, peer in enumerate(self.known_peers))
+        client = f"http://{self.endpoints[position]}"
+        peer, known_peer = f"http://{self.peers[position]}", f"http://{self.known_peers[position]}"
         command = [
             *(os.environ[ETCD], "--name", name, "--data-dir", str(self._folder / name)),
             *("--listen-client-urls", client, "--advertise-client-urls", client),
-            *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
+            *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", known_peer),
             *("--initial-cluster", members, "--quota-backend-bytes", str(8 << 30)),
             *(("--election-timeout", str(self._election_ms)) if self._election_ms != 1_000 else ()),
         ]
         with (self._folder / f"{name}.log").open("ab") as log:
-            self._processes[position] = subprocess.Popen(
+            self.processes[position] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
     def stop(self) -> None:
-        for position in range(3):
+        for position in range(len(self.endpoints)):
             self.kill(position)
 
     def pids(self) -> list[int]:
-        return [process.pid for process in self._processes if process is not None]
+        return [process.pid for process in self.processes if process is not None]
 
     def leader(self) -> int:
         end = time.monotonic() + 30
@@ -124,7 +128,7 @@ class Etcd:
 
     def _leader_or_none(self) -> int | None:
         for position, endpoint in enumerate(self.endpoints):
-            if self._processes[position] is None:
+            if self.processes[position] is None:
                 continue
             with grpc.insecure_channel(endpoint, options=CHANNEL_OPTIONS) as channel:
                 call: grpc.UnaryUnaryMultiCallable[bytes, etcd_kv_pb2.StatusResponse] = channel.unary_unary(
@@ -140,14 +144,14 @@ class Etcd:
         return None
 
     def kill(self, position: int) -> None:
-        process = self._processes[position]
+        process = self.processes[position]
         if process is not None:
             process.kill()
             process.wait()
-            self._processes[position] = None
+            self.processes[position] = None
 
     def restart(self, position: int) -> None:
-        self._start_one(position)
+        self.start_one(position)
         time.sleep(2.0)
 
 
