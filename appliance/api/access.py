@@ -12,9 +12,8 @@ from contextvars import ContextVar
 from typing import Any, Final, Protocol, TypeVar
 
 import grpc
-from grpc import aio
 
-from appliance.api.calls import Handler, Handlers, abort
+from appliance.api.calls import Context, Handler, Handlers, abort
 from appliance.errors import RaftberryError
 from appliance.node.access import EVERYONE, Access, Caller
 from raftberry.internal.v1 import command_pb2
@@ -95,8 +94,12 @@ class GatedHandlers(grpc.GenericRpcHandler):
             for method, handler in handlers.items()
         }
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
-        """Called by gRPC in the call's own task, before the request is read."""
+    @property
+    def methods(self) -> Iterable[str]:
+        return self._handlers.keys()
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """Called in the call's own context, before the request is read."""
         method: Any = handler_call_details.method
         handler = self._handlers.get(method)
         if handler is None or self._access is None or method in WITHOUT_TOKEN:
@@ -121,7 +124,7 @@ def _authorization(details: grpc.HandlerCallDetails) -> str | None:
 def _refusal(error: RaftberryError) -> Handler:
     """A handler that answers before it reads anything, whatever kind of method was called."""
 
-    async def refuse(_requests: object, context: aio.ServicerContext[Any, Any]) -> None:
+    async def refuse(_requests: object, context: Context) -> None:
         await abort(context, error)
 
     return grpc.stream_stream_rpc_method_handler(refuse)

@@ -1,11 +1,13 @@
 """One way into every call: deadlines in, our errors out as rich statuses.
 
 Invariant: a client never sees a traceback, and no failed call is without its ErrorInfo. Loop thread.
-Handlers are wrapped once when the server is built; an interceptor would cost a task a call.
+Handlers are wrapped once when the server is built. `unary` runs a coroutine; `immediate` needs none: it is for the
+call that comes a thousand times a second.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,21 +15,18 @@ from typing import Any, Final, NoReturn, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError, Message
-from grpc import aio
 
 from appliance.api import failures
 from appliance.errors import InvalidArgument
+from appliance.rpc import Call, CallOver, Immediate
 
 log = logging.getLogger(__name__)
 
 UNARY_DEADLINE_DEFAULT_NS: Final = 10_000_000_000
 """For unary calls, and for the read barrier of streams, that come without a deadline."""
 
-_OVER: Final = (aio.AbortError, aio.InternalError)
-"""The call has its status already, or its client has left: nobody can be told anything."""
-
-Context = aio.ServicerContext[Any, Any]
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Context: TypeAlias = Call
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | Immediate"
 Handlers = dict[str, Handler]
 
 
@@ -41,13 +40,15 @@ def deadline_ns(context: Context) -> int:
 
 async def abort(context: Context, error: BaseException) -> NoReturn:
     """Ends the call with the rich status of error; whatever is a bug is logged here and nowhere else."""
+    await context.abort(*_status(error))
+
+
+def _status(error: BaseException) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]:
+    """(code, message, trailing metadata); a bug is logged on the way."""
     if failures.is_internal(error):
         log.error("call failed error=%r", error, exc_info=error)
     status = failures.status_of(error)
-    await context.abort(
-        failures.code_of(error), status.message, ((failures.DETAILS_KEY, status.SerializeToString()),)
-    )
-    raise AssertionError("abort returned") from error
+    return failures.code_of(error), status.message, ((failures.DETAILS_KEY, status.SerializeToString()),)
 
 
 def unary(behaviour: Callable[[Any, Context], Awaitable[Message]], request: type[Message] | None) -> Handler:
@@ -57,12 +58,32 @@ def unary(behaviour: Callable[[Any, Context], Awaitable[Message]], request: type
     async def call(raw: bytes, context: Context) -> Message:
         try:
             return await behaviour(parse(raw) if parse else raw, context)
-        except _OVER:
+        except CallOver:
             raise
         except Exception as error:  # noqa: BLE001 the top of a call (style rule 11)
             await abort(context, error)
 
     return grpc.unary_unary_rpc_method_handler(call, None, serialize)
+
+
+def immediate(
+    begin: Callable[[bytes, Context], asyncio.Future[Any]], respond: Callable[[Any], Message]
+) -> Handler:
+    """A unary handler without a task: begin gives a future, whose result respond makes into the response."""
+
+    def call(raw: bytes, context: Context) -> None:
+        def done(outcome: asyncio.Future[Any]) -> None:
+            if error := outcome.exception():
+                context.end(*_status(error))
+            else:
+                context.finish(respond(outcome.result()).SerializeToString())
+
+        try:
+            begin(raw, context).add_done_callback(done)
+        except Exception as error:  # noqa: BLE001 the top of a call (style rule 11)
+            context.end(*_status(error))
+
+    return Immediate(call)
 
 
 def server_stream(behaviour: Callable[[Any, Context], AsyncIterator[Any]], request: type[Message]) -> Handler:
@@ -86,7 +107,7 @@ def message_stream(behaviour: Callable[[Any, Context], Awaitable[None]], request
     async def call(raw: bytes, context: Context) -> None:
         try:
             await behaviour(parse(raw), context)
-        except _OVER:
+        except CallOver:
             raise
         except Exception as error:  # noqa: BLE001 the top of a call (style rule 11)
             await abort(context, error)
@@ -100,7 +121,7 @@ def bidi_stream(behaviour: Callable[[Context], Awaitable[None]]) -> Handler:
     async def call(_requests: AsyncIterator[bytes], context: Context) -> None:
         try:
             await behaviour(context)
-        except _OVER:
+        except CallOver:
             raise
         except Exception as error:  # noqa: BLE001 the top of a call (style rule 11)
             await abort(context, error)

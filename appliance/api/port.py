@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from appliance.model import Configuration, Member, Position, Role
-from appliance.node.outcome import WriteOutcome
 from appliance.state import EntryEffects, KeyRecord, QueryChunk, QuerySpec, SeriesInfo, SeriesLatest
 from appliance.state.access import AccessTable
 from appliance.state.membership import Change
@@ -155,12 +154,10 @@ class Node(Protocol):
     @property
     def on_serving_change(self) -> list[Callable[[bool], None]]: ...
 
-    async def write(self, operation: command_pb2.Operation, *, deadline_ns: int | None) -> WriteOutcome: ...
+    def write(self, operation: command_pb2.Operation, *, deadline_ns: int | None) -> asyncio.Future[Any]:
+        """A future of WriteOutcome (Any: Future is invariant). Overloaded may be raised at once.
 
-    def submit(self, operation: command_pb2.Operation) -> asyncio.Future[Any]:
-        """As write without waiting: a future of WriteOutcome (Any, because Future is invariant).
-
-        Overloaded may be raised at once. The caller may drop the future, but never cancels it.
+        Whoever waits may cancel or drop the future: the write goes on.
         """
 
     async def read_barrier(self, consistency: int, *, deadline_ns: int | None) -> Position: ...

@@ -6,6 +6,7 @@ Invariant: validation happens before the node is asked for anything. Loop thread
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from appliance.api.calls import (
     Handlers,
     bidi_stream,
     deadline_ns,
+    immediate,
     message_stream,
     server_stream,
     unary,
@@ -27,6 +29,7 @@ from appliance.api.port import AppliedEffects, Node
 from appliance.api.stream_write import StreamWriter
 from appliance.api.watching import SeriesFilter, run_watch, series_filter
 from appliance.api.write_request import write_operation
+from appliance.node.outcome import WriteOutcome
 from appliance.state import Aggregation, QuerySpec
 from raftberry.internal.v1 import command_pb2, wire_pb2
 from raftberry.v1 import reading_pb2
@@ -42,7 +45,7 @@ class ReadingService:
 
     def handlers(self) -> Handlers:
         return {
-            "Write": unary(self.Write, None),
+            "Write": immediate(self.begin_write, _write_response),
             "StreamWrite": bidi_stream(self.StreamWrite),
             "GetLatest": server_stream(self.GetLatest, reading_pb2.GetLatestRequest),
             "Query": server_stream(self.Query, reading_pb2.QueryRequest),
@@ -53,11 +56,10 @@ class ReadingService:
             "GetProducer": unary(self.GetProducer, reading_pb2.GetProducerRequest),
         }
 
-    async def Write(self, raw: bytes, context: Context) -> reading_pb2.WriteResponse:
+    def begin_write(self, raw: bytes, context: Context) -> asyncio.Future[WriteOutcome]:
         operation = write_operation(raw, self._node.wall_ns)
         check_write(present_caller(), operation)
-        outcome = await self._node.write(operation, deadline_ns=deadline_ns(context))
-        return reading_pb2.WriteResponse(index=outcome.index, term=outcome.term, duplicate=outcome.duplicate)
+        return self._node.write(operation, deadline_ns=deadline_ns(context))
 
     async def StreamWrite(self, context: Context) -> None:
         await StreamWriter(self._node, context).run()
@@ -180,6 +182,10 @@ class ReadingService:
 
     async def _barrier(self, consistency: int, context: Context) -> None:
         await self._node.read_barrier(validate.consistency(consistency), deadline_ns=deadline_ns(context))
+
+
+def _write_response(outcome: WriteOutcome) -> reading_pb2.WriteResponse:
+    return reading_pb2.WriteResponse(index=outcome.index, term=outcome.term, duplicate=outcome.duplicate)
 
 
 def query_spec(request: reading_pb2.QueryRequest) -> QuerySpec:

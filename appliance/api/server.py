@@ -1,4 +1,4 @@
-"""The client port: all services on one grpc.aio server, with health and reflection.
+"""The client port: all services on one gRPC server, with health and reflection.
 
 Invariant: the port is open only between start() and stop(), and never shared with another process. Loop thread.
 Source for the options: grpc's doc/keepalive.md and include/grpc/impl/channel_arg_names.h.
@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Final
 
 import grpc
-from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from appliance import limits
 from appliance.api import cluster, key_value, policy, reading, sample, tokens
 from appliance.api.access import GatedHandlers
 from appliance.api.calls import Handlers, log
 from appliance.api.port import Node
-from appliance.api.tally import Tally, tallied
+from appliance.api.tally import Tally, counter_of
 from appliance.errors import ConfigurationError
 from appliance.node.access import Access
 from appliance.node.tokens import NO_FINGERPRINT
+from appliance.rpc import Server
 
 CONCURRENT_CALLS_PER_CONNECTION_MAX: Final = 1_000
 """HTTP/2 streams of one connection; a client that wants more waits in its own library."""
@@ -93,7 +93,7 @@ class ClientServer:
         self._health = health.aio.HealthServicer()
         self._health_changes: asyncio.Queue[bool] = asyncio.Queue()
         self._health_task: asyncio.Task[None] | None = None
-        self._server: aio.Server | None = None
+        self._server: Server | None = None
         self.port = 0
         self.tally: Tally = Tally()
         """Calls that ended, by method and code."""
@@ -101,14 +101,17 @@ class ClientServer:
     async def start(self) -> None:
         """Opens the port and serves. ConfigurationError if the port cannot be had."""
         assert self._server is None
-        server = aio.server(options=_OPTIONS)
-        self._add_services(server)
-        self.port = self._bind(server)
+        server = self._new_server()
+        try:
+            self.port = self._bind(server)
+        except ConfigurationError:
+            await server.stop(None)
+            raise
         self._server = server
         await self._set_health(is_serving=self._node.is_serving())
         self._node.on_serving_change.append(self._health_changes.put_nowait)
         self._health_task = asyncio.create_task(self._follow_serving(), name="api-health")
-        await server.start()
+        server.start()
         log.info("client port opened address=%s port=%d", self._address, self.port)
 
     async def stop(self, grace: float) -> None:
@@ -125,7 +128,7 @@ class ClientServer:
             Path(self._address.removeprefix(UNIX_PREFIX)).unlink(missing_ok=True)
         log.info("client port closed address=%s port=%d", self._address, self.port)
 
-    def _add_services(self, server: aio.Server) -> None:
+    def _new_server(self) -> Server:
         services: dict[str, Handlers] = {
             reading.SERVICE: reading.ReadingService(self._node).handlers(),
             key_value.SERVICE: key_value.KeyValueService(self._node).handlers(),
@@ -137,24 +140,22 @@ class ClientServer:
             sample.RAFT: sample.RaftService(self._node).handlers(),
             **self._extras,
         }
-        counted = {name: tallied(name, handlers, self.tally) for name, handlers in services.items()}
-        server.add_generic_rpc_handlers((GatedHandlers(counted, self._access),))
+        gate = GatedHandlers(services, self._access)
+        server = Server((gate,), options=_OPTIONS, on_end=counter_of(self.tally, gate.methods))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+            reflection.aio.ReflectionServicer(names), server
+        )
+        return server
 
-    def _bind(self, server: aio.Server) -> int:
+    def _bind(self, server: Server) -> int:
         if self._address.startswith(UNIX_PREFIX):
             return _bind_socket(server, Path(self._address.removeprefix(UNIX_PREFIX)))
         try:
-            if self._credentials is None:
-                port = server.add_insecure_port(self._address)
-            else:
-                port = server.add_secure_port(self._address, self._credentials)
-        except RuntimeError as error:
+            return server.listen(self._address, self._credentials)
+        except OSError as error:
             raise _not_bound(self._address) from error
-        if port == 0:
-            raise _not_bound(self._address)
-        return port
 
     async def _follow_serving(self) -> None:
         while True:
@@ -170,15 +171,15 @@ class ClientServer:
             await self._health.set(service, status)
 
 
-def _bind_socket(server: aio.Server, path: Path) -> int:
+def _bind_socket(server: Server, path: Path) -> int:
     """For the owner and the group of the directory: whoever may open the socket may do everything."""
     path.unlink(missing_ok=True)
     # Between bind and chmod nobody else may come in.
     mask = os.umask(0o177)
     try:
-        port = server.add_insecure_port(f"{UNIX_PREFIX}{path}")
+        port = server.listen(f"{UNIX_PREFIX}{path}")
         path.chmod(SOCKET_MODE)
-    except (RuntimeError, OSError) as error:
+    except OSError as error:
         raise _not_bound(f"{UNIX_PREFIX}{path}") from error
     finally:
         os.umask(mask)

@@ -13,8 +13,6 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from grpc import aio
-
 from appliance import limits
 from appliance.api import failures
 from appliance.api.access import check_write, present_caller
@@ -23,6 +21,7 @@ from appliance.api.port import Node
 from appliance.api.write_request import sequence_of, write_operation
 from appliance.errors import Fatal, NotApplied, OutcomeUnknown
 from appliance.node.outcome import WriteOutcome
+from appliance.rpc import EOF
 from raftberry.v1 import reading_pb2
 
 STREAM_IN_FLIGHT_BYTES_MAX: Final = 2 * limits.MESSAGE_BYTES_MAX
@@ -65,7 +64,7 @@ class StreamWriter:
     async def _read_requests(self, writer: asyncio.Task[None]) -> None:
         while not writer.done():
             raw = await self._context.read()
-            if raw is aio.EOF:
+            if raw is EOF:
                 break
             request = self._submit(raw)
             self._in_flight.append(request)
@@ -83,7 +82,7 @@ class StreamWriter:
             if self._caller.is_limited:
                 self._caller.check()
                 check_write(self._caller, operation)
-            return _InFlight(operation.sequence, len(raw), self._node.submit(operation))
+            return _InFlight(operation.sequence, len(raw), self._node.write(operation, deadline_ns=None))
         except NotApplied as error:
             return _InFlight(sequence_of(raw), len(raw), error)
 

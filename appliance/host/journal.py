@@ -75,9 +75,6 @@ def syslog_priority(level: int) -> int:
     return next((priority for bound, priority in _SYSLOG_PRIORITIES if level <= bound), 2)
 
 
-GRPC_CALLS_LOGGER: Final = "grpc._cython.cygrpc"
-
-
 def configure_logging(level: str, environment: Mapping[str, str] = os.environ) -> None:
     """Send the process's log lines to journald if stderr is connected to it, else to stderr."""
     if journal is not None and is_journal(environment, sys.stderr.fileno()):
@@ -89,19 +86,6 @@ def configure_logging(level: str, environment: Mapping[str, str] = os.environ) -
     logging.basicConfig(level=level.upper(), handlers=[handler])
     # gRPC reports each reset connection of a client as if it were ours.
     logging.getLogger("grpc").setLevel(logging.WARNING)
-    logging.getLogger(GRPC_CALLS_LOGGER).addFilter(ClientFaults())
-
-
-class ClientFaults(logging.Filter):
-    """gRPC reports with a traceback, as if they were bugs, what only a client did: a line is enough, or none."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        # By their names: gRPC has no public one for the first, and this package does not know gRPC.
-        error = type(record.exc_info[1]).__name__ if record.exc_info else ""
-        if error == "DecodeError":  # bytes for the health or reflection service that are no request
-            record.exc_info, record.levelno, record.levelname = None, logging.INFO, "INFO"
-        # The client had left (cut off, timed out) when its answer was there.
-        return error != "ExecuteBatchError"
 
 
 def set_log_level(level: str) -> None:

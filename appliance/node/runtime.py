@@ -171,14 +171,8 @@ class Node:
     def state(self) -> StateMachine:
         return self._core.state
 
-    async def write(self, operation: command_pb2.Operation, *, deadline_ns: int | None) -> WriteOutcome:
-        return await self._submit(operation, deadline_ns)
-
-    def submit(self, operation: command_pb2.Operation) -> asyncio.Future[WriteOutcome]:
-        return self._submit(operation, None)
-
-    def _submit(
-        self, operation: command_pb2.Operation, deadline_ns: int | None
+    def write(
+        self, operation: command_pb2.Operation, *, deadline_ns: int | None
     ) -> asyncio.Future[WriteOutcome]:
         future: asyncio.Future[WriteOutcome] = self._loop.create_future()
 

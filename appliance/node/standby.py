@@ -59,7 +59,9 @@ class StandbyNode:
     def submit(self, operation: command_pb2.Operation) -> asyncio.Future[WriteOutcome]:
         self._refuse()
 
-    async def write(self, operation: command_pb2.Operation, *, deadline_ns: int | None) -> WriteOutcome:
+    def write(
+        self, operation: command_pb2.Operation, *, deadline_ns: int | None
+    ) -> asyncio.Future[WriteOutcome]:
         self._refuse()
 
     async def read_barrier(self, consistency: int, *, deadline_ns: int | None) -> Position:

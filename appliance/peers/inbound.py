@@ -2,7 +2,7 @@
 
 Invariant: a frame is delivered only while its stream is the newest of its member and lane and the link is
 up; until the link is up the stream is not read, so that the sender's bound holds it back.
-Everything runs on the loop, in gRPC's task for the call.
+Everything runs on the loop, in the task of the call.
 """
 
 from __future__ import annotations
@@ -10,19 +10,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-import grpc.aio
-
 from appliance.model import MemberId
 from appliance.peers.wire import BadFrame, Lane, decode_frame, split_batch
+from appliance.rpc import Call
 from raftberry.internal.v1 import peer_pb2
-
-Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
 class InboundLane:
     """The receiving end of one stream, from its Hello on."""
 
-    def __init__(self, context: Context, hello: peer_pb2.Frame, lane: Lane, *, credit_bytes: int) -> None:
+    def __init__(self, context: Call, hello: peer_pb2.Frame, lane: Lane, *, credit_bytes: int) -> None:
         self.member_id = MemberId(hello.from_member)
         self.name = hello.hello.name
         self.lane = lane
@@ -77,7 +74,7 @@ class InboundLane:
                 await self._context.write(response.SerializeToString())
 
 
-async def read_hello(context: Context, *, timeout_s: float) -> peer_pb2.Frame:
+async def read_hello(context: Call, *, timeout_s: float) -> peer_pb2.Frame:
     """The first frame of a stream; BadFrame when it is none, or does not come."""
     try:
         async with asyncio.timeout(timeout_s):

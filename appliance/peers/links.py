@@ -19,10 +19,11 @@ import grpc
 from appliance.model import MemberId, hex_id
 from appliance.peers.credentials import NotWhoItClaims
 from appliance.peers.events import LinkEvents
-from appliance.peers.inbound import Context, InboundLane, read_hello
+from appliance.peers.inbound import InboundLane, read_hello
 from appliance.peers.outbound import LaneEvents, OutboundLane
 from appliance.peers.server import PeerServer
 from appliance.peers.wire import LANE_KEY, BadFrame, Lane, PeerAddress, tell_node
+from appliance.rpc import Call, CallOver
 from raftberry.internal.v1 import peer_pb2
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ class PeerLinks:
         link = self._links.get(member_id)
         return link is not None and link.up.is_set()
 
-    async def _exchange(self, context: Context) -> None:
+    async def _exchange(self, context: Call) -> None:
         """Serve one stream a peer dialled, to its end."""
         status, reason = grpc.StatusCode.ABORTED, "the peer closed the connection"
         inbound: InboundLane | None = None
@@ -110,6 +111,8 @@ class PeerLinks:
         except NotWhoItClaims as error:
             status, reason = grpc.StatusCode.UNAUTHENTICATED, f"refused: {error}"
             log.warning("refused a stranger: peer=%s reason=%s", context.peer(), error)
+        except CallOver:
+            reason = "the peer left before it was answered"
         except Exception as error:
             status, reason = grpc.StatusCode.INTERNAL, f"{type(error).__name__} while serving the stream"
             log.exception("ended a stream: peer=%s", inbound.name if inbound else context.peer())
@@ -238,7 +241,7 @@ def _ignore(*_arguments: object) -> None:
     """The bulk lane's events: the link is what the live lane says."""
 
 
-def _lane_of(context: Context) -> Lane:
+def _lane_of(context: Call) -> Lane:
     for key, value in context.invocation_metadata() or ():
         if key == LANE_KEY and value in (Lane.LIVE.value, Lane.BULK.value):
             return Lane(value)

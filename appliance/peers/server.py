@@ -10,19 +10,18 @@ import logging
 from collections.abc import Awaitable, Callable
 
 import grpc
-import grpc.aio
 from google.protobuf.message import DecodeError
 
 from appliance.errors import ConfigurationError
 from appliance.model import MemberId
 from appliance.peers.credentials import NotWhoItClaims, PeerCredentials
-from appliance.peers.inbound import Context
 from appliance.peers.wire import SERVICE, PeerOptions, server_options, split_address
+from appliance.rpc import Call, Server
 from raftberry.internal.v1 import peer_pb2
 
 log = logging.getLogger(__name__)
 
-Exchange = Callable[[Context], Awaitable[None]]
+Exchange = Callable[[Call], Awaitable[None]]
 AnswerReplace = Callable[[peer_pb2.ReplaceRequest], Awaitable[peer_pb2.ReplaceResponse]]
 
 
@@ -41,7 +40,7 @@ class PeerServer:
         self._answer_found = answer_found
         self.credentials = credentials
         self.options = options or PeerOptions()
-        self._server: grpc.aio.Server | None = None
+        self._server: Server | None = None
         self._exchange: Exchange | None = None
         self.answer_authority: Callable[[MemberId], bytes] | None = None
         """The CA with its key for that member; NotWhoItClaims. None: this node does not hold it."""
@@ -54,50 +53,52 @@ class PeerServer:
     async def start(self) -> None:
         """Bind and serve; port is then the port bound (of use when port 0 was asked for)."""
         assert self._server is None
-        server = grpc.aio.server(options=server_options(self.options))
         handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             "Found": grpc.unary_unary_rpc_method_handler(self._found),
             "Exchange": grpc.stream_stream_rpc_method_handler(self._serve_exchange),
             "Replace": grpc.unary_unary_rpc_method_handler(self._replace),
             "FetchAuthority": grpc.unary_unary_rpc_method_handler(self._fetch_authority),
         }
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-        self.port = self._bind(server)
-        await server.start()
+        service = grpc.method_handlers_generic_handler(SERVICE, handlers)
+        server = Server((service,), options=server_options(self.options))
+        try:
+            self.port = self._bind(server)
+        except ConfigurationError:
+            await server.stop(None)
+            raise
+        server.start()
         self._server = server
 
     async def stop(self) -> None:
         """Close the port and end what is under way."""
         if self._server is not None:
-            await self._server.stop(grace=None)
+            await self._server.stop(None)
             self._server = None
 
     def route_exchange(self, exchange: Exchange | None) -> None:
         """Who serves the streams from now on; None: nobody."""
         self._exchange = exchange
 
-    def _bind(self, server: grpc.aio.Server) -> int:
+    def _bind(self, server: Server) -> int:
         address = self._listen_address
         try:
             split_address(address)
-            if self.credentials is None:
-                return server.add_insecure_port(address)
-            return server.add_secure_port(address, self.credentials.server)
-        except (RuntimeError, ValueError) as error:
+            return server.listen(address, self.credentials.server if self.credentials else None)
+        except (OSError, ValueError) as error:
             raise ConfigurationError(
                 f"cannot listen for peers on {address}: {error}; "
                 "another process may hold the port, or the address is not of this machine; "
                 "set --peer-address"
             ) from error
 
-    async def _found(self, data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    async def _found(self, data: bytes, context: Call) -> bytes:
         try:
             request = peer_pb2.FoundRequest.FromString(data)
         except DecodeError:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a FoundRequest")
         return self._answer_found(request).SerializeToString()
 
-    async def _fetch_authority(self, _data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    async def _fetch_authority(self, _data: bytes, context: Call) -> bytes:
         """The CA with its key, for a member whose certificate says that it is one."""
         if self.credentials is None or self.answer_authority is None:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "this node holds no key of a CA")
@@ -109,7 +110,7 @@ class PeerServer:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
         return peer_pb2.FetchAuthorityResponse(authority_pem=full_pem).SerializeToString()
 
-    async def _replace(self, data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    async def _replace(self, data: bytes, context: Call) -> bytes:
         """For the holder of the old id's certificate; in a plaintext cluster for whoever says it is that member."""
         try:
             request = peer_pb2.ReplaceRequest.FromString(data)
@@ -126,7 +127,7 @@ class PeerServer:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "this node takes no part in its cluster now")
         return (await self.answer_replace(request)).SerializeToString()
 
-    async def _serve_exchange(self, _requests: object, context: Context) -> None:
+    async def _serve_exchange(self, _requests: object, context: Call) -> None:
         if self._exchange is None:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "this node has not joined its cluster yet")
         await self._exchange(context)

@@ -228,11 +228,8 @@ class FakeNode:
         self.wall = 1_800_000_000_000_000_000
         self.doubt = ""
 
-    async def write(self, operation: command_pb2.Operation, *, deadline_ns: int | None) -> Outcome:
+    def write(self, operation: command_pb2.Operation, *, deadline_ns: int | None) -> asyncio.Future[Outcome]:
         self.deadlines.append(deadline_ns)
-        return await self.submit(operation)
-
-    def submit(self, operation: command_pb2.Operation) -> asyncio.Future[Outcome]:
         self.operations.append(operation)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         if self.holds_back:

@@ -8,10 +8,10 @@ import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc import StatusCode
-from grpc._cython.cygrpc import ExecuteBatchError
 
 from appliance import errors
 from appliance.api import calls, failures
+from appliance.rpc import CallOver
 
 CASES: list[tuple[Exception, StatusCode, str, str]] = [
     (errors.InvalidArgument("f", "m"), StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT", "NOT_APPLIED"),
@@ -85,9 +85,9 @@ async def test_what_a_departed_client_cannot_be_told_is_not_logged_as_a_bug(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def behaviour(_request: object, _context: object) -> Message:
-        raise ExecuteBatchError("the client has left")
+        raise CallOver
 
     handler: Any = calls.unary(behaviour, None)
-    with pytest.raises(ExecuteBatchError):
+    with pytest.raises(CallOver):
         await handler.unary_unary(b"", None)
     assert not caplog.records

@@ -7,13 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
-from google.protobuf.message import DecodeError
-from grpc._cython.cygrpc import ExecuteBatchError
 
 from appliance.host import journal
 from appliance.host.journal import (
     FIELDS_MAX,
-    ClientFaults,
     JournalHandler,
     fields_of,
     is_journal,
@@ -66,25 +63,6 @@ def test_every_field_is_one_that_the_bindings_take() -> None:
     assert sent[0]["MESSAGE"] == "committed term=2"
     # The bindings format this one as a number.
     assert sent[0]["CODE_LINE"] == 7
-
-
-def grpc_report(error: Exception) -> logging.LogRecord:
-    failure = (type(error), error, None)
-    return logging.LogRecord("grpc", logging.ERROR, "server.py", 1, "raised in core", (), failure)
-
-
-def test_a_client_that_left_before_its_answer_is_no_error_of_ours() -> None:
-    assert not ClientFaults().filter(grpc_report(ExecuteBatchError("execute_batch")))
-    bug = grpc_report(ValueError("a bug"))
-    assert ClientFaults().filter(bug)
-    assert (bug.levelno, bool(bug.exc_info)) == (logging.ERROR, True)
-    assert ClientFaults().filter(record_of("no exception at all"))
-
-
-def test_bytes_that_are_no_request_put_no_traceback_into_the_journal() -> None:
-    nonsense = grpc_report(DecodeError("Wire format was corrupt"))
-    assert ClientFaults().filter(nonsense)
-    assert (nonsense.levelno, nonsense.exc_info) == (logging.INFO, None)
 
 
 def test_a_journal_that_fails_does_not_fail_the_caller(capsys: pytest.CaptureFixture[str]) -> None:
