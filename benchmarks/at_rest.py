@@ -114,7 +114,6 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
             "bytes at rest per reading, data.mdb as it lies": size / total,
             "in pages that are in use": used / total,
             "in free pages": free / total,
-            "written to disk per reading, journal and store": usage.write_bytes / total,
             "RssAnon MiB after writing and reading": usage.rss_anon_bytes / (1 << 20),
             "readings/s": rate,
             "start-up s": time.perf_counter() - began,

@@ -30,6 +30,7 @@ from appliance.client.connection import Connection
 from appliance.client.methods import QUERY, TRANSFER_LEADERSHIP
 from appliance.client.steady import SteadyLoad
 from appliance.host.machine import describe_machine
+from benchmarks import packages
 from benchmarks.drill_etcd import EtcdCluster, EtcdLoad, etcd_version
 from benchmarks.drill_report import summary, table
 from benchmarks.slow_disk import Stall
@@ -166,6 +167,7 @@ def main() -> int:
     )
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "drill", help="for the JSON files")
     arguments = parser.parse_args()
+    packages.fetch("etcd")
     for folder in (arguments.folder, arguments.output):
         folder.mkdir(parents=True, exist_ok=True)
     names = arguments.system or list(SYSTEMS)

@@ -26,8 +26,9 @@ from google.protobuf.message import Message
 from appliance.cli.drill.cluster import NodeEnded
 from appliance.client.steady import ATTEMPT_S, LOOK_S, Look, SteadyLoad
 from appliance.host.relay import Relay, holds_port
+from benchmarks import packages
 from benchmarks.slow_disk import Stall
-from benchmarks.systems import ETCD, Etcd
+from benchmarks.systems import Etcd
 from raftberry.v1 import reading_pb2
 
 Answer = TypeVar("Answer", bound=Message)
@@ -35,7 +36,7 @@ Answer = TypeVar("Answer", bound=Message)
 
 def etcd_version() -> str:
     """As it says itself: `3.4.23`."""
-    done = subprocess.run([os.environ[ETCD], "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run([packages.program("etcd"), "--version"], capture_output=True, text=True, check=True)
     return done.stdout.splitlines()[0].removeprefix("etcd Version: ")
 
 
@@ -182,7 +183,7 @@ class EtcdLoad(SteadyLoad):
         return True
 
     async def _look(self, channel: grpc.aio.Channel) -> None:
-        ask = channel.unary_unary(
+        ask: grpc.aio.UnaryUnaryMultiCallable[bytes, etcd_kv_pb2.StatusResponse] = channel.unary_unary(
             "/etcdserverpb.Maintenance/Status", response_deserializer=etcd_kv_pb2.StatusResponse.FromString
         )
         name = f"n{self._channels.index(channel)}"

@@ -1,4 +1,4 @@
-"""What Linux counts: memory, CPU and bytes written of processes, bytes written to a device."""
+"""What Linux counts: memory and CPU of processes, bytes written to a device."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 SECTOR_BYTES = 512
 """The unit of /proc/diskstats, whatever the device."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Of one process since it began."""
+    """Of one node's process and its children since they began."""
 
     cpu_s: float
-    write_bytes: int
     rss_anon_bytes: int
 
 
 def usage(pid: int) -> Usage:
-    """From /proc: stat (user + system), io (bytes caused to be written to storage), status (RssAnon)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    ticks = int(fields[11]) + int(fields[12])
-    io = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
-    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return Usage(
-        cpu_s=ticks / os.sysconf("SC_CLK_TCK"),
-        write_bytes=int(io["write_bytes"]),
-        rss_anon_bytes=int(status["RssAnon"].split()[0]) * 1024,
-    )
+    """From /proc: stat (user + system) and status (RssAnon)."""
+    process = psutil.Process(pid)
+    cpu_s, rss_anon_bytes = 0.0, 0
+    for one in (process, *process.children(recursive=True)):
+        folder = Path(f"/proc/{one.pid}")
+        fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        cpu_s += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+        rss_anon_bytes += int(status["RssAnon"].split()[0]) * 1024
+    return Usage(cpu_s=cpu_s, rss_anon_bytes=rss_anon_bytes)
 
 
 def usages(pids: Sequence[int]) -> list[Usage]:

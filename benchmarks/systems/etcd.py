@@ -1,84 +1,26 @@
-"""The two systems as three real processes each, with one face for the benchmark.
-
-Invariant: the same directory, addresses on loopback and number of nodes; etcd runs with its defaults unless a
-row says otherwise.
-"""
+"""Three `etcd`, with the defaults of Debian's 3.4 or with another election timeout."""
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any
 
-import etcd_kv_pb2  # made by script/benchmark
-import grpc
-
-from tests.process.nodes import CHANNEL_OPTIONS, Cluster, free_port
-
-ETCD: Final = "BENCHMARK_ETCD"
-"""Environment variable with the path of the etcd executable; script/benchmark sets it."""
-
-
-class System(Protocol):
-    """Three nodes that run."""
-
-    name: str
-    endpoints: list[str]
-
-    def start(self) -> None: ...
-
-    def stop(self) -> None: ...
-
-    def pids(self) -> list[int]: ...
-
-    def leader(self) -> int:
-        """Position of the leader in endpoints."""
-
-    def kill(self, position: int) -> None: ...
-
-    def restart(self, position: int) -> None:
-        """Starts a killed node and waits until it is part of the cluster again."""
-
-
-class Raftberry:
-    """Three `raftberry serve`."""
-
-    name = "raftberry"
-
-    def __init__(self, folder: Path) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        self._cluster = Cluster(folder)
-        self.endpoints = self._cluster.endpoints
-
-    def start(self) -> None:
-        self._cluster.start()
-
-    def stop(self) -> None:
-        self._cluster.close()
-
-    def pids(self) -> list[int]:
-        return [node.pid for node in self._cluster if node.is_running]
-
-    def leader(self) -> int:
-        return self._cluster.nodes.index(self._cluster.leader())
-
-    def kill(self, position: int) -> None:
-        self._cluster.nodes[position].kill()
-
-    def restart(self, position: int) -> None:
-        self._cluster.nodes[position].start()
-        self._cluster.wait_following(self._cluster.nodes[position])
+from benchmarks import packages
+from tests.process.nodes import free_port
 
 
 class Etcd:
     """`etcd`, three or more; election_ms 1000 and heartbeat 100 are its defaults."""
 
-    name = "etcd"
+    protocol = "etcd"
 
     def __init__(self, folder: Path, *, election_ms: int = 1_000, nodes: int = 3) -> None:
+        self.name = "etcd" if election_ms == 1_000 else f"etcd-{election_ms}ms"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         self._folder = folder
@@ -101,7 +43,7 @@ class Etcd:
         client = f"http://{self.endpoints[position]}"
         peer, known_peer = f"http://{self.peers[position]}", f"http://{self.known_peers[position]}"
         command = [
-            *(os.environ[ETCD], "--name", name, "--data-dir", str(self._folder / name)),
+            *(str(packages.program("etcd")), "--name", name, "--data-dir", str(self._folder / name)),
             *("--listen-client-urls", client, "--advertise-client-urls", client),
             *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", known_peer),
             *("--initial-cluster", members, "--quota-backend-bytes", str(8 << 30)),
@@ -130,16 +72,11 @@ class Etcd:
         for position, endpoint in enumerate(self.endpoints):
             if self.processes[position] is None:
                 continue
-            with grpc.insecure_channel(endpoint, options=CHANNEL_OPTIONS) as channel:
-                call: grpc.UnaryUnaryMultiCallable[bytes, etcd_kv_pb2.StatusResponse] = channel.unary_unary(
-                    "/etcdserverpb.Maintenance/Status",
-                    response_deserializer=etcd_kv_pb2.StatusResponse.FromString,
-                )
-                try:
-                    status = call(b"", timeout=1)
-                except grpc.RpcError:
-                    continue
-            if status.leader and status.leader == status.header.member_id:
+            try:
+                status = _call(endpoint, "/v3/maintenance/status")
+            except OSError:
+                continue
+            if status.get("leader") and status["leader"] == status["header"]["member_id"]:
                 return position
         return None
 
@@ -155,8 +92,8 @@ class Etcd:
         time.sleep(2.0)
 
 
-def make(name: str, folder: Path) -> System:
-    """A fresh cluster: raftberry, etcd (its defaults), etcd-500ms (election timeout as ours)."""
-    if name == "raftberry":
-        return Raftberry(folder)
-    return Etcd(folder, election_ms=500 if name == "etcd-500ms" else 1_000)
+def _call(endpoint: str, path: str) -> dict[str, Any]:
+    """By etcd's gateway from JSON."""
+    with urllib.request.urlopen(f"http://{endpoint}{path}", data=b"{}", timeout=1) as response:
+        answer: dict[str, Any] = json.load(response)
+    return answer
