@@ -27,7 +27,7 @@ from appliance.api.server import UNIX_PREFIX, ClientServer
 from appliance.assembly import Parts, Serving, addresses_of, assemble, node_options
 from appliance.clock import system_clock, system_random
 from appliance.config import Config
-from appliance.errors import CorruptData, DataDirectoryRefused, RaftberryError
+from appliance.errors import CorruptData, DataDirectoryRefused, RaftberryError, WrittenByNewer
 from appliance.host.journal import configure_logging
 from appliance.host.machine import machine_id
 from appliance.host.notify import from_environment as notifier_from_environment
@@ -179,7 +179,8 @@ async def _run(life: Life, serving: Serving, failpoints: Failpoints | None) -> N
             parts = assemble(serving, failpoints)
     except (CorruptData, DataDirectoryRefused) as error:
         log.critical("quarantined: %s", error)
-        life.rebuild_later(str(error))
+        if not isinstance(error, WrittenByNewer):
+            life.rebuild_later(str(error))
         status = _standby_status(life, Role.QUARANTINED, f"quarantined: {error}")
         await _stand_by(life, serving.config, status)
         return

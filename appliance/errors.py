@@ -106,5 +106,9 @@ class DataDirectoryRefused(Fatal):
     """The data directory is not this node's: other node, machine, cluster, format, or in use."""
 
 
+class WrittenByNewer(DataDirectoryRefused):
+    """A later version wrote this: the data is well, and another program must read it."""
+
+
 class ConfigurationError(RaftberryError):
     """An option is missing, unknown or out of range."""

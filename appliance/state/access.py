@@ -20,10 +20,10 @@ from google.protobuf.message import DecodeError
 from appliance.errors import (
     ConditionFailed,
     CorruptData,
-    DataDirectoryRefused,
     InvalidArgument,
     NotFound,
     Overloaded,
+    WrittenByNewer,
 )
 from appliance.limits import INVITE_USES_MAX, INVITES_MAX, SCOPES_MAX, TOKENS_MAX
 from appliance.model import MemberId
@@ -88,9 +88,9 @@ class AccessTable:
         self._appliers[operation.WhichOneof("kind") or ""](operation, elapsed_ns)
 
     def load(self, key: bytes, value: bytes) -> None:
-        """Take over a record of a checkpoint. CorruptData, DataDirectoryRefused."""
+        """Take over a record of a checkpoint. CorruptData, WrittenByNewer."""
         if value[:1] != _FORMAT:
-            raise DataDirectoryRefused(
+            raise WrittenByNewer(
                 f"store access {key!r}: format {value[:1].hex()} is not known to this version; start the version "
                 "that wrote it, or a later one"
             )

@@ -16,7 +16,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from appliance.errors import CorruptData, DataDirectoryRefused, Fatal
+from appliance.errors import CorruptData, Fatal, WrittenByNewer
 from appliance.model import CONFIGURATION, Configuration, Member, MemberId
 from raftberry.internal.v1 import command_pb2
 
@@ -89,7 +89,7 @@ def decode_record(record: bytes | None, members: tuple[Member, ...]) -> Configur
         return founding_configuration(members) if members else Configuration()
     where = "store meta configuration"
     if record[:1] != bytes([CONFIGURATION_FORMAT]):
-        raise DataDirectoryRefused(
+        raise WrittenByNewer(
             f"{where}: format {record[:1].hex()} is newer than this version knows ({CONFIGURATION_FORMAT}); start the "
             "version that wrote it, or a later one"
         )

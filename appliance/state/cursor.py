@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from appliance.errors import CorruptData, DataDirectoryRefused
+from appliance.errors import CorruptData, WrittenByNewer
 
 FORMAT: Final = 1
 
@@ -67,7 +67,7 @@ def decode(table: str, key: bytes, record: bytes, read: Callable[[Cursor], T], *
     if not record:
         raise CorruptData(where, "the record is empty; rebuild this node from its peers")
     if record[0] != wanted:
-        raise DataDirectoryRefused(
+        raise WrittenByNewer(
             f"{where}: format {record[0]} is not known to this version ({wanted}); start the version that "
             "wrote it, or a later one"
         )

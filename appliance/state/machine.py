@@ -15,7 +15,7 @@ from typing import Final
 
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from appliance.errors import ConditionFailed, DataDirectoryRefused, Fatal, InvalidArgument, NotApplied
+from appliance.errors import ConditionFailed, Fatal, InvalidArgument, NotApplied, WrittenByNewer
 from appliance.model import Configuration, Position, Verdict
 from appliance.state.access import ACCESS_KINDS
 from appliance.state.checkpoint import CheckpointWork, capture, capture_cost, read_outcome, restore_tables
@@ -76,7 +76,7 @@ class StateMachine(StateReads):
         machine = cls(options)
         restore_tables(machine._tables, reader)
         if machine.feature_level > machine._options.feature_level_max:
-            raise DataDirectoryRefused(
+            raise WrittenByNewer(
                 f"the cluster has feature level {machine.feature_level}, this version knows "
                 f"{machine._options.feature_level_max}: nothing was changed; install the version of the other nodes"
             )

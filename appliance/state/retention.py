@@ -23,10 +23,10 @@ from appliance import limits
 from appliance.errors import (
     ConditionFailed,
     CorruptData,
-    DataDirectoryRefused,
     InvalidArgument,
     NotFound,
     Overloaded,
+    WrittenByNewer,
 )
 from appliance.state.names import check_pattern, matcher
 from appliance.state.series import NOTHING_WRITTEN, RollUpProgress, Series
@@ -110,9 +110,9 @@ class PolicyTable:
         self._rank()
 
     def load(self, key: bytes, value: bytes) -> None:
-        """Take over a record of a checkpoint. CorruptData, DataDirectoryRefused."""
+        """Take over a record of a checkpoint. CorruptData, WrittenByNewer."""
         if value[:1] != _FORMAT:
-            raise DataDirectoryRefused(
+            raise WrittenByNewer(
                 f"store policies {key!r}: format {value[:1].hex()} is not known to this version; start the version "
                 "that wrote it, or a later one"
             )

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from appliance.errors import CorruptData, DataDirectoryRefused
+from appliance.errors import CorruptData, WrittenByNewer
 from appliance.model import ClusterId, Member, MemberId, hex_id
 from appliance.storage.records import REBUILD_HINT, decode_record, encode_record
 
@@ -64,7 +64,7 @@ def encode_identity(identity: Identity) -> bytes:
 
 
 def decode_identity(content: bytes) -> Identity:
-    """Raises CorruptData, or DataDirectoryRefused when a newer version wrote it."""
+    """Raises CorruptData, or WrittenByNewer."""
     payload = decode_record(_KEY, content.removesuffix(b"\n"), where=_WHERE)
     try:
         document: dict[str, Any] = json.loads(bytes(payload))
@@ -72,7 +72,7 @@ def decode_identity(content: bytes) -> Identity:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptData(_WHERE, f"unreadable: {error}; {REBUILD_HINT}") from error
     if directory_format > DIRECTORY_FORMAT:
-        raise DataDirectoryRefused(
+        raise WrittenByNewer(
             f"data directory has format {directory_format}, this version knows up to "
             f"{DIRECTORY_FORMAT}; start the version that wrote it, or a later one"
         )

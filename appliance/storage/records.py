@@ -12,7 +12,7 @@ import struct
 import zlib
 from typing import Final
 
-from appliance.errors import CorruptData, DataDirectoryRefused
+from appliance.errors import CorruptData, WrittenByNewer
 
 RECORD_FORMAT: Final = 1
 HEADER: Final = struct.Struct(">BI")
@@ -32,7 +32,7 @@ def encode_record(key: bytes, payload: bytes) -> bytes:
 def decode_record(key: bytes, record: bytes | memoryview, *, where: str) -> memoryview:
     """The payload, a view into record. where names the record in the error.
 
-    Raises CorruptData when the checksum is wrong and DataDirectoryRefused when it is right but
+    Raises CorruptData when the checksum is wrong and WrittenByNewer when it is right but
     the format is not ours: only a newer version writes such a record.
     """
     view = memoryview(record)
@@ -46,7 +46,7 @@ def decode_record(key: bytes, record: bytes | memoryview, *, where: str) -> memo
     if stored != computed:
         raise CorruptData(where, f"checksum is {stored:08x}, the bytes give {computed:08x}; {REBUILD_HINT}")
     if record_format != RECORD_FORMAT:
-        raise DataDirectoryRefused(
+        raise WrittenByNewer(
             f"{where}: record format {record_format} is newer than this version knows "
             f"({RECORD_FORMAT}); start the version that wrote it, or a later one"
         )

@@ -107,6 +107,17 @@ def test_a_backup_of_format_1_is_restored_for_good(tmp_path: Path) -> None:
     assert restored.position == Position(4, 2)
 
 
+def test_the_hash_of_a_state_is_the_same_in_every_version() -> None:
+    """`raftberry verify` compares it between nodes of neighbouring versions: another one there is a node in doubt."""
+    backup = BackupReader(io.BytesIO(GOLDEN.read_bytes()))
+    installer = MemoryStore(MemoryDisk()).begin_install(Position(backup.header.index, backup.header.term))
+    installer.add(backup.records())
+    store = installer.finish()
+    state = StateMachine.restore(store.snapshot())
+    golden = "b4c2c1dc706c2635ae1e22d8e3d823bdfd56c43b169533d8b7476e216e727b6f"
+    assert state.prepare_hash(store.snapshot()).run().hex() == golden
+
+
 def test_a_restored_directory_is_a_new_cluster_of_one_with_the_old_content(tmp_path: Path) -> None:
     state, store = a_state()
     restored = restore(BackupReader(io.BytesIO(a_backup(store))), tmp_path / "data", a_node(), set_aside=None)

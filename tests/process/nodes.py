@@ -66,6 +66,21 @@ def wait_for(what: str, probe: Callable[[], Value | None], *, timeout_s: float =
         time.sleep(0.02)
 
 
+@dataclass(frozen=True)
+class Program:
+    """What a node runs: a version of Raftberry. root: of its tree, with what is generated."""
+
+    name: str = "this tree"
+    root: Path = ROOT
+    command: tuple[str, ...] = (sys.executable, "-m", "appliance")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Without what the shell of whoever runs the tests says to Raftberry."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("RAFTBERRY_")}
+        return kept | {"PYTHONPATH": os.pathsep.join([str(self.root), str(self.root / "generated")])}
+
+
 @dataclass
 class Node:
     """One node: its addresses, its directory and, while it runs, its process."""
@@ -79,6 +94,7 @@ class Node:
     prefix: tuple[str, ...] = ()
     """What runs the command line: `nsenter` and its options, for a node in a namespace of its own."""
 
+    program: Program = field(default_factory=Program)
     flags: tuple[str, ...] = ("--insecure",)
     rebuild_after: str = "0s"
     """cluster.rebuild_after; 0s: a node in doubt waits."""
@@ -112,15 +128,14 @@ class Node:
     def start(self, *, failpoint: str = "", arguments: Sequence[str] = ()) -> None:
         """Starts the process; returns at once. failpoint: `journal.before_commit:kill:0.01` and the like."""
         assert not self.is_running, f"{self.name} runs already"
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("RAFTBERRY_")}
-        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "generated")])
+        environment = self.program.environment
         environment["PYTHONUNBUFFERED"] = "1"
         environment["RAFTBERRY_CLUSTER__REBUILD_AFTER"] = self.rebuild_after
         if failpoint:
             environment["RAFTBERRY_FAILPOINT"] = failpoint
         command = [
             *self.prefix,
-            *(sys.executable, "-m", "appliance", "serve"),
+            *(*self.program.command, "serve"),
             *("--name", self.name, "--data", str(self.data), *self.flags),
             *("--client-address", self.client_address, "--peer-address", self.peer_address),
             *("--web-address", self.web_address),
@@ -129,10 +144,15 @@ class Node:
         ]
         self.data.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
-            log.write(f"--- start {time.time():.3f} {failpoint}\n".encode())
+            log.write(f"--- start {time.time():.3f} {self.program.name} {failpoint}\n".encode())
             log.flush()
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                command,
+                cwd=self.program.root,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
 
     def signal(self, number: signal.Signals) -> None:

@@ -7,6 +7,7 @@ import pytest
 from appliance import features
 from appliance.errors import DataDirectoryRefused, Fatal
 from appliance.state import StateMachine, StateOptions
+from appliance.state.layouts import decode_features, encode_features
 from appliance.state.operations import encode_command
 from appliance.storage.memory import MemoryDisk, MemoryStore
 from raftberry.internal.v1 import command_pb2
@@ -67,3 +68,8 @@ def test_a_kind_of_operation_from_the_future_is_never_passed_over() -> None:
     operation = command_pb2.Operation.FromString(b"\xc2\x3e\x00")
     with pytest.raises(Fatal, match="needs a later version"):
         StateMachine().apply(2, 1, encode_command([operation], time_unix_nano=1, elapsed_nano=1))
+
+
+def test_the_level_has_golden_bytes() -> None:
+    assert encode_features(2).hex() == "010002"
+    assert decode_features(encode_features(2)) == 2
