@@ -7,9 +7,9 @@ What a caller may touch is checked by the services, with `present_caller`. Loop 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final
 
 import grpc
 
@@ -56,16 +56,6 @@ WITHOUT_TOKEN: Final = frozenset(
 _CALLER: ContextVar[Caller] = ContextVar("caller", default=EVERYONE)
 
 
-class _Named(Protocol):
-    @property
-    def sensor(self) -> str: ...
-    @property
-    def metric(self) -> str: ...
-
-
-Named = TypeVar("Named", bound=_Named)
-
-
 def present_caller() -> Caller:
     """Who the call that runs now comes from."""
     return _CALLER.get()
@@ -76,11 +66,6 @@ def check_write(caller: Caller, operation: command_pb2.Operation) -> None:
     if caller.is_limited:
         for columns in operation.write.columns:
             caller.check_write(columns.sensor, columns.metric)
-
-
-def is_visible_to(is_visible: Callable[[str, str], bool] | None, named: Iterable[Named]) -> Iterator[Named]:
-    """Those that may be seen; None: all."""
-    return iter(named) if is_visible is None else (one for one in named if is_visible(one.sensor, one.metric))
 
 
 class GatedHandlers(grpc.GenericRpcHandler):

@@ -129,8 +129,9 @@ def bidi_stream(behaviour: Callable[[Context], Awaitable[None]]) -> Handler:
     return grpc.stream_stream_rpc_method_handler(call, None, serialize)
 
 
-def serialize(response: Message) -> bytes:
-    return response.SerializeToString()
+def serialize(response: Message | bytes) -> bytes:
+    """Bytes are a message already: the same for many callers."""
+    return response if isinstance(response, bytes) else response.SerializeToString()
 
 
 def _parser(request: type[Message]) -> Callable[[bytes], Message]:

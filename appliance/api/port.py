@@ -7,15 +7,19 @@ Errors are those of appliance/errors.py. A cancelled caller only stops waiting: 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from appliance.model import Configuration, Member, Position, Role
+from appliance.node.scan import Capturing
 from appliance.state import EntryEffects, KeyRecord, QueryChunk, QuerySpec, SeriesInfo, SeriesLatest
 from appliance.state.access import AccessTable
 from appliance.state.membership import Change
 from appliance.state.retention import Retention
 from raftberry.internal.v1 import command_pb2
+
+IsVisible = Callable[[str, str], bool]
+Taken = TypeVar("Taken", covariant=True)
 
 
 class AppliedEffects(Protocol):
@@ -122,6 +126,11 @@ class NodeStatus(Protocol):
     def peers(self) -> Sequence[PeerStatus]: ...
 
 
+class Slices(Capturing, Protocol[Taken]):
+    def results(self) -> Iterator[Taken]:
+        """Once all is captured; in order."""
+
+
 class State(Protocol):
     """What calls read of the state machine, between two applied entries. Globs: '' means '*'."""
 
@@ -129,6 +138,12 @@ class State(Protocol):
     def position(self) -> Position: ...
     def latest(self, sensor: str, metric: str) -> Iterable[SeriesLatest]: ...
     def series(self, sensor: str, metric: str) -> Iterable[SeriesInfo]: ...
+    def begin_latest(
+        self, sensor: str, metric: str, is_visible: IsVisible | None = None
+    ) -> Slices[SeriesLatest]: ...
+    def begin_series(
+        self, sensor: str, metric: str, is_visible: IsVisible | None = None
+    ) -> Slices[SeriesInfo]: ...
     def producer_highest(self, producer_id: str) -> int: ...
     def key(self, key: str) -> KeyRecord | None: ...
     def keys(self, prefix: str, limit: int) -> Sequence[KeyRecord]: ...

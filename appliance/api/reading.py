@@ -13,7 +13,7 @@ from dataclasses import replace
 from google.protobuf.message import Message
 
 from appliance.api import convert, validate
-from appliance.api.access import check_write, is_visible_to, present_caller
+from appliance.api.access import check_write, present_caller
 from appliance.api.calls import (
     Context,
     Handlers,
@@ -26,8 +26,9 @@ from appliance.api.calls import (
 )
 from appliance.api.columns import grouped
 from appliance.api.port import AppliedEffects, Node
+from appliance.api.slices import in_slices
 from appliance.api.stream_write import StreamWriter
-from appliance.api.watching import SeriesFilter, run_watch, series_filter
+from appliance.api.watching import FanOut, SeriesFilter, run_watch, series_filter
 from appliance.api.write_request import write_operation
 from appliance.node.outcome import WriteOutcome
 from appliance.state import Aggregation, QuerySpec
@@ -42,6 +43,7 @@ class ReadingService:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._fan_out = FanOut()
 
     def handlers(self) -> Handlers:
         return {
@@ -72,10 +74,11 @@ class ReadingService:
         is_visible = present_caller().check_read(sensor, metric)
         await self._barrier(request.consistency, context)
         # Without an await in between, so that the readings are those of exactly this position.
-        position = self._node.state.position
-        latest = is_visible_to(is_visible, self._node.state.latest(sensor, metric))
-        groups = list(grouped(map(convert.latest_columns, latest)))
-        for group in groups or [[]]:
+        position, latest = (
+            self._node.state.position,
+            self._node.state.begin_latest(sensor, metric, is_visible),
+        )
+        async for group in in_slices(latest, convert.latest_columns):
             yield wire_pb2.ReadingsResponseColumns(readings=group, index=position.index, term=position.term)
 
     async def Query(
@@ -103,12 +106,13 @@ class ReadingService:
     async def Watch(self, request: reading_pb2.WatchRequest, context: Context) -> None:
         sensor = validate.pattern("sensor", request.sensor)
         metric = validate.pattern("metric", request.metric)
-        caller = present_caller()
-        is_wanted = series_filter(sensor, metric, is_visible=caller.check_read(sensor, metric))
+        is_visible = present_caller().check_read(sensor, metric)
+        is_wanted = series_filter(sensor, metric, is_visible=is_visible)
 
-        def responses(applied: AppliedEffects) -> Sequence[Message]:
+        def make(applied: AppliedEffects) -> Sequence[Message]:
             return reading_messages(applied, is_wanted)
 
+        responses = self._fan_out.shared((sensor, metric), make) if is_visible is None else make
         after_index = request.after_index if request.HasField("after_index") else None
         await run_watch(
             self._node, context, after_index=after_index, responses=responses, progress=_watch_progress
@@ -121,10 +125,11 @@ class ReadingService:
         metric = validate.pattern("metric", request.metric)
         is_visible = present_caller().check_read(sensor, metric)
         await self._barrier(request.consistency, context)
-        position = self._node.state.position
-        series = is_visible_to(is_visible, self._node.state.series(sensor, metric))
-        groups = list(grouped(map(convert.series_message, series)))
-        for group in groups or [[]]:
+        position, series = (
+            self._node.state.position,
+            self._node.state.begin_series(sensor, metric, is_visible),
+        )
+        async for group in in_slices(series, convert.series_message):
             yield reading_pb2.ListSeriesResponse(series=group, index=position.index, term=position.term)
 
     async def SetSeries(

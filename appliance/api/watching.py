@@ -9,7 +9,8 @@ their own iteration only (the node then reads for them from the journal).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from google.protobuf.message import Message
 from appliance.api.access import present_caller
 from appliance.api.calls import Context
 from appliance.api.port import AppliedEffects, Node
+from appliance.limits import MIB
 from appliance.state.names import matcher
 
 PROGRESS_SECONDS: Final = 5.0
@@ -25,8 +27,11 @@ PROGRESS_SECONDS: Final = 5.0
 SERIES_REMEMBERED_MAX: Final = 10_000
 """Answers a watcher keeps of which series it wants: some 2 MB at worst."""
 
-Responses = Callable[[AppliedEffects], Sequence[Message]]
+Responses = Callable[[AppliedEffects], Sequence[Message | bytes]]
 """The messages of one entry, the last of them with its index; none if nothing matches."""
+
+FAN_OUT_BYTES_MAX: Final = 4 * MIB
+_KEPT_OVERHEAD: Final = 200
 
 Progress = Callable[[int], Message]
 SeriesFilter = Callable[[str, str], bool]
@@ -45,6 +50,36 @@ def series_filter(sensor: str, metric: str, *, is_visible: SeriesFilter | None =
     return is_wanted
 
 
+class FanOut:
+    """Messages that many watchers get: made and encoded once for all of the same filter."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[Hashable, int], tuple[bytes, ...]] = OrderedDict()
+        self._size_bytes = 0
+
+    def shared(self, key: Hashable, make: Callable[[AppliedEffects], Sequence[Message]]) -> Responses:
+        """key: equal for filters that want the same and see the same."""
+
+        def responses(applied: AppliedEffects) -> Sequence[bytes]:
+            found = self._kept.get((key, applied.index))
+            if found is None:
+                found = tuple(message.SerializeToString() for message in make(applied))
+                self._keep((key, applied.index), found)
+            return found
+
+        return responses
+
+    def _keep(self, key: tuple[Hashable, int], found: tuple[bytes, ...]) -> None:
+        self._kept[key] = found
+        self._size_bytes += _size(found)
+        while self._size_bytes > FAN_OUT_BYTES_MAX:
+            self._size_bytes -= _size(self._kept.popitem(last=False)[1])
+
+
+def _size(messages: tuple[bytes, ...]) -> int:
+    return _KEPT_OVERHEAD + sum(map(len, messages))
+
+
 class _Sender:
     """Serializes the writes of the watch and of its ticker, and knows what the client knows."""
 
@@ -55,7 +90,7 @@ class _Sender:
         self._sent_index = start_index
         self.seen_index = start_index
 
-    async def send(self, messages: Sequence[Message], *, index: int) -> None:
+    async def send(self, messages: Sequence[Message | bytes], *, index: int) -> None:
         async with self._lock:
             for message in messages:
                 await self._context.write(message)

@@ -20,7 +20,7 @@ from pysyncobj.transport import Transport
 
 from appliance.consensus.log import LogImage
 from appliance.consensus.options import ConsensusOptions
-from appliance.limits import ENTRY_BYTES_MAX
+from appliance.limits import APPLY_BYTES_MAX, ENTRY_BYTES_MAX
 from appliance.model import Entry, MemberId, Position, hex_id
 
 # H31: importing the library's transport puts a function of Windows in the place of socket.inet_ntop, on every system.
@@ -121,7 +121,9 @@ class Core(SyncObj):  # type: ignore[misc]
         apply: Callable[[int, int, bytes], None],
         on_state_changed: Callable[[int, int], None],
     ) -> None:
-        self._log, self._apply, self._is_sending = log, apply, False
+        self._log, self._apply = log, apply
+        self._is_sending = self._is_applying = False
+        self._applying: list[Entry] = []
         transport, serializer = _Transport(outlet), _NoSerializer(outlet)
         heartbeat = options.heartbeat_ns / SECOND_NS
         conf = SyncObjConf(
@@ -159,8 +161,8 @@ class Core(SyncObj):  # type: ignore[misc]
     def _SyncObj__doApplyCommand(self, command: bytes) -> None:
         """H14: commands are ours, not pickles."""
         index = self.raftLastApplied + 1
-        term = self._log.term_at(index)
-        assert term is not None
+        _, at, term = self._applying[index - self._applying[0][1]]
+        assert at == index
         self._apply(index, term, command)
 
     def _SyncObj__getEntries(
@@ -170,8 +172,19 @@ class Core(SyncObj):  # type: ignore[misc]
         is_counting = self.is_leader and not self._is_sending and not self._SyncObj__otherNodes
         if is_counting and fromIDx is not None and fromIDx > self._log.durable_index:
             return []
+        if self._is_applying and fromIDx is not None and count is not None:
+            self._applying = self._log.read(fromIDx, count, APPLY_BYTES_MAX)
+            return self._applying
         entries: list[Entry] = super()._SyncObj__getEntries(fromIDx, count, maxSizeBytes)
         return entries
+
+    def _SyncObj__applyLogEntries(self) -> bool:
+        """What a tick applies is bounded: the others follow in the next, and the loop is free in between."""
+        self._is_applying = True
+        try:
+            return bool(super()._SyncObj__applyLogEntries())
+        finally:
+            self._is_applying, self._applying = False, []
 
     def _SyncObj__sendAppendEntries(self) -> None:
         self._is_sending = True

@@ -131,17 +131,19 @@ class LogImage:
     def holds(self, position: Position) -> bool:
         return self.term_at(position.index) == position.term
 
-    def read(self, first: int, count_max: int = LOG_SLICE_ENTRIES_MAX) -> list[Entry]:
-        """Entries from first on, capped by count and LOG_SLICE_BYTES_MAX; at least one if there is one."""
+    def read(
+        self, first: int, count_max: int = LOG_SLICE_ENTRIES_MAX, bytes_max: int = LOG_SLICE_BYTES_MAX
+    ) -> list[Entry]:
+        """Entries from first on, capped by count and bytes; at least one if there is one."""
         if first > self._last[0] or first <= self.anchor.index:
             return []
         count_max = min(count_max, LOG_SLICE_ENTRIES_MAX)
         if first < self._hot_first:
-            return self._cold_read(first, min(count_max, self._hot_first - first), LOG_SLICE_BYTES_MAX)
+            return self._cold_read(first, min(count_max, self._hot_first - first), bytes_max)
         start = first - self._hot_first
         if count_max == 1:
             return [self._entries[start]]
-        return _capped(self._entries[start : start + count_max])
+        return _capped(self._entries[start : start + count_max], bytes_max)
 
     def is_hot(self, index: int) -> bool:
         """The entry is in memory: reading it does not touch the journal."""
@@ -332,10 +334,11 @@ class LogImage:
         """The journal is closed by its owner."""
 
 
-def _capped(entries: list[Entry]) -> list[Entry]:
+def _capped(entries: list[Entry], bytes_max: int) -> list[Entry]:
+    """The first of them, at least one, up to so many bytes."""
     size = 0
     for position, entry in enumerate(entries):
         size += len(entry[0])
-        if size > LOG_SLICE_BYTES_MAX and position:
+        if size > bytes_max and position:
             return entries[:position]
     return entries

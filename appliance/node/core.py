@@ -68,8 +68,7 @@ class NodeCore:
         self.consensus_options = consensus_options
         recovered, plan = recover(journal, store)
         self.boot_count = journal.begin_boot()
-        with store.snapshot() as reader:
-            self.state = StateMachine.restore(reader, state_options)
+        self.state = self._restore(store)
         configuration = first_configuration(me, self.state.configuration)
         self.log = open_log(journal, plan, consensus_options.hot_bytes_max, configuration=configuration)
         self.contacts = Contacts(me, self.log.configuration, self.state.configuration)
@@ -94,6 +93,7 @@ class NodeCore:
             workers,
             lambda: self.store,
             self._is_snapshot_needed,
+            self._restore,
             self._installed,
             self._snapshot_answers.send,
         )
@@ -272,6 +272,7 @@ class NodeCore:
         self.sender.cycle()
         self.receiver.cycle()
         self.housekeeping.cycle()
+        self.verification.cycle()
         if self.acquaintances.has_news and self.log.has_queued:
             self.log.remember_peers(self.acquaintances.memory())
         self.pipeline.flush()
@@ -358,12 +359,16 @@ class NodeCore:
     def _is_snapshot_needed(self, position: Position) -> bool:
         return position.index > self.engine.applied_index and not self.log.holds(position)
 
-    def _installed(self, store: Store, position: Position) -> None:
+    def _restore(self, store: Store) -> StateMachine:
+        with store.snapshot() as reader:
+            return StateMachine.restore(reader, self._state_options)
+
+    def _installed(self, store: Store, state: StateMachine, position: Position) -> None:
         self.store.close()
         self.store = store
         self.on_store_replaced(store)
-        with store.snapshot() as reader:
-            self.state = StateMachine.restore(reader, self._state_options)
+        self.workers.read(self.state.forget, lambda _: None)
+        self.state = state
         self.engine.install(position, self.state.configuration)
         self.housekeeping.installed(position)
         self.writes.lost_trail(position)

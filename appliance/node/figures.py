@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from appliance.errors import NotApplied
 from appliance.node.core import NodeCore
 from appliance.node.meter import COMMIT_BOUNDS_NS, Histogram
+from appliance.node.turns import Turns
 from raftberry.internal.v1 import command_pb2
 
 
@@ -28,11 +29,15 @@ class Figures:
 
     watch_count: int = 0
     store_bytes_max: int = 0
+    loop_turn_longest_ns: Mapping[str, int] = field(default_factory=dict)
+    loop_turn_long_counts: Mapping[str, int] = field(default_factory=dict)
+    """See Turns."""
+
     write_refusal: str = ""
     """Why this node takes no writes although it is served; empty: it takes them."""
 
 
-def figures(core: NodeCore, *, watch_count: int) -> Figures:
+def figures(core: NodeCore, turns: Turns, *, watch_count: int) -> Figures:
     return Figures(
         commits=core.pipeline.durations,
         readings_applied_count=core.writes.reading_count,
@@ -40,6 +45,8 @@ def figures(core: NodeCore, *, watch_count: int) -> Figures:
         dropped_counts=core.engine.dropped_count,
         watch_count=watch_count,
         store_bytes_max=core.options.store_bytes_max,
+        loop_turn_longest_ns=turns.longest_ns(),
+        loop_turn_long_counts=turns.long_counts,
         write_refusal=_write_refusal(core),
     )
 

@@ -73,8 +73,13 @@ class Housekeeping:
         self._since_checkpoint_bytes = 0
         self._due_bytes = node.options.checkpoint_bytes_min
         self._is_checkpointing = False
+        self._capturing: Callable[[], bool] | None = None
+        self._releasing: Callable[[], bool] | None = None
         self._generation = 0
         self._wanted: list[Callable[[Position], None]] = []
+        self._waiting: list[Callable[[Position], None]] = []
+        """For the checkpoint under way."""
+
         self._expiring_at = 0
         self.clocks = Clocks(node.clock)
         self.space = Space(lambda: node.options)
@@ -93,6 +98,8 @@ class Housekeeping:
         """A snapshot replaced store, state and log."""
         self._generation += 1
         self._is_checkpointing = False
+        self._capturing = self._releasing = None
+        self._wanted, self._waiting = [*self._waiting, *self._wanted], []
         self.checkpoint = position
         self._since_checkpoint_bytes = 0
         self.sizes = LogSizes(first_index=1, last_index=0, size_bytes=0)
@@ -137,9 +144,12 @@ class Housekeeping:
         self.space.check(operation)
 
     def _checkpoint_if_due(self) -> None:
-        if self._is_checkpointing or self._node.receiver.is_receiving or self._node.receiver.is_finishing:
+        if self._is_checkpointing:
+            self._go_on_checkpointing()
             return
-        is_freeing = self.space.needs_checkpoint and not self.retention.is_waiting
+        if self._node.receiver.is_receiving or self._node.receiver.is_finishing:
+            return
+        is_freeing = self.space.needs_checkpoint and not self.retention.is_dropping
         if not self._wanted and not is_freeing and not self._is_due():
             return
         if self._node.state.position.index <= self.checkpoint.index:
@@ -159,36 +169,58 @@ class Housekeeping:
         return self._since_checkpoint_bytes >= self._due_bytes
 
     def _begin_checkpoint(self, *, is_freeing: bool) -> None:
+        """Capture it, a slice a turn; write it; release what it holds, a slice a turn."""
         node, generation = self._node, self._generation
         store, state = node.store, node.state
         work = state.begin_checkpoint()
         self._is_checkpointing = True
         size_before, self._since_checkpoint_bytes = self._since_checkpoint_bytes, 0
         self._due_bytes = self._node.options.checkpoint_bytes_min
-        wanted, self._wanted = self._wanted, []
+        self._waiting, self._wanted = self._wanted, []
         scrubbed = self.scrub.record()
+
+        def capture() -> bool:
+            if not work.capture_some():
+                return False
+            node.workers.write("store", commit, written)
+            return True
 
         def commit() -> int:
             batch = work.batch(store.snapshot)
             store.commit(replace(batch, puts=[*batch.puts, scrubbed]))
             return store.size_bytes()
 
-        def done(store_bytes: int) -> None:
+        def written(store_bytes: int) -> None:
             if generation == self._generation:
-                self._is_checkpointing = False
-                state.checkpoint_done(work)
                 self.checkpoint, self.store_bytes = work.position, store_bytes
-                if is_freeing:
-                    self.space.checkpointed()
-                node.events.record("checkpointed", node.log.term, work.position.index, log_bytes=size_before)
-            for tell in wanted:
-                tell(work.position)
-            node.request_wake()
+                self._releasing = release
+                node.request_wake()
 
-        node.workers.write("store", commit, done)
+        def release() -> bool:
+            if not state.release_some(work):
+                return False
+            self._is_checkpointing = False
+            if is_freeing:
+                self.space.checkpointed()
+            node.events.record("checkpointed", node.log.term, work.position.index, log_bytes=size_before)
+            waiting, self._waiting = self._waiting, []
+            for tell in waiting:
+                tell(work.position)
+            return True
+
+        self._capturing = capture
+        self._go_on_checkpointing()
+
+    def _go_on_checkpointing(self) -> None:
+        if self._capturing is not None and self._capturing():
+            self._capturing = None
+        if self._releasing is not None and self._releasing():
+            self._releasing = None
+        if self._capturing is not None or self._releasing is not None or not self._is_checkpointing:
+            self._node.request_wake()
 
     def _answer_wanted(self) -> None:
-        wanted, self._wanted = self._wanted, []
+        wanted, self._wanted, self._waiting = [*self._waiting, *self._wanted], [], []
         for tell in wanted:
             tell(self.checkpoint)
 

@@ -20,16 +20,16 @@ from appliance.node.space import Space
 from appliance.node.workers import Workers
 from appliance.node.writing import WritePath
 from appliance.state import StateMachine
-from appliance.state.oldest import oldest_time_to_free
+from appliance.state.moment import Moment
+from appliance.state.oldest import SeriesBytes, oldest_time_to_free
 from appliance.state.retention import Policy, drop_readings, mark_roll_ups, rolled_from, unrolled
 from appliance.state.series import Series
 from appliance.storage.store import Store
 from raftberry.internal.v1 import command_pb2
 
 SERIES_AT_ONCE: Final = 200
-DROPS_PER_OPERATION: Final = 500
-DROPS_PER_ENTRY: Final = 10_000
-"""With two names of 200 bytes each they fit into an entry; the others follow in the next."""
+DROPS_PER_ENTRY: Final = 32
+"""Series: a head that straddles the time is decoded when the entry is applied. The others follow in the next."""
 
 ROLL_UPS_AT_ONCE: Final = 25
 """Series of one round: 4 figures of some thousand windows each."""
@@ -44,6 +44,8 @@ FREED_PER_STEP: Final = 0.05
 """Of a full store's bytes, by `drop_oldest` at a time."""
 
 Name = tuple[str, str]
+Drop = tuple[str, str, int]
+"""Sensor, metric, the time before which readings go."""
 
 
 class Kept(Protocol):
@@ -69,7 +71,16 @@ class RetentionKeeper:
         self._node, self._clocks, self._space = node, clocks, space
         self._next_look_ns = node.clock.monotonic_ns() + node.options.retention_interval_ns
         self._names: Iterator[Name] | None = None
-        self._drops: list[tuple[str, str, int]] = []
+        self._drops: list[Drop] = []
+        """By age."""
+
+        self._oldest: list[Drop] = []
+        """By size."""
+
+        self._survey: Moment[Series, SeriesBytes] | None = None
+        self._is_choosing = False
+        """The pool looks for the time before which the oldest readings go."""
+
         self._rolling: list[Name] = []
         self._proposed_at = 0
         self._job: RollUpJob | None = None
@@ -86,7 +97,13 @@ class RetentionKeeper:
             return
         if self.is_waiting:
             return
-        if self._job is not None:
+        if self.doubt:
+            self._drops = []
+        if len(self._drops) >= DROPS_PER_ENTRY or (self._drops and self._names is None):
+            self._drops = self._propose_drops(self._drops)
+        elif self._oldest:
+            self._oldest = self._propose_drops(self._oldest)
+        elif self._job is not None:
             self._go_on_rolling()
         elif self._space.wants_less():
             self._drop_oldest()
@@ -100,7 +117,11 @@ class RetentionKeeper:
 
     def _forget(self) -> None:
         """Not leading, or handing over: whoever leads looks again."""
-        self._names, self._job, self._drops, self._rolling = None, None, [], []
+        self._names, self._job, self._rolling = None, None, []
+        self._drops, self._oldest = [], []
+        if self._survey is not None:
+            self._survey.close()
+        self._survey, self._is_choosing = None, False
         self._proposed_at = 0
         self._generation += 1
 
@@ -123,13 +144,8 @@ class RetentionKeeper:
                 self._names = None
                 break
             self._look_at(name, now)
-            if len(self._drops) >= DROPS_PER_OPERATION or len(self._rolling) >= ROLL_UPS_AT_ONCE:
+            if len(self._drops) >= DROPS_PER_ENTRY or len(self._rolling) >= ROLL_UPS_AT_ONCE:
                 break
-        if self._names is None or len(self._drops) >= DROPS_PER_OPERATION:
-            drops, self._drops = self._drops, []
-            if drops:
-                self._propose([drop_readings(drops)])
-                return
         if self._rolling and (self._names is None or len(self._rolling) >= ROLL_UPS_AT_ONCE):
             names, self._rolling = self._rolling, []
             self._job = RollUpJob(names, now - ROLL_UP_DELAY_NS)
@@ -185,23 +201,42 @@ class RetentionKeeper:
 
     def _drop_oldest(self) -> None:
         """Of all series what lies before one time: it is chosen so that some percent of the bytes are freed."""
+        if self._is_choosing:
+            return
+        if self._survey is None:
+            self._survey = self._node.state.begin_survey()
+        if not self._survey.capture_some():
+            self._node.request_wake()
+            return
+        found, self._survey = list(self._survey.results()), None
+        self._is_choosing, generation = True, self._generation
+
+        def chosen(before: int | None) -> None:
+            if generation == self._generation:
+                self._is_choosing = False
+                self._drop_before(before, found)
+
+        self._node.workers.read(lambda: oldest_time_to_free(found, FREED_PER_STEP), chosen)
+
+    def _drop_before(self, before: int | None, found: list[SeriesBytes]) -> None:
         node = self._node
-        found = [node.state.find_series(*name) for name in node.state.series_names()]
-        series = [one for one in found if one is not None and one.integer is not None and one.size_bytes]
-        before = oldest_time_to_free(series, FREED_PER_STEP)
         if before is None:
             self._space.nothing_to_drop()
             return
-        drops = [(one.sensor, one.metric, before) for one in series if one.first_time < before]
-        drops = drops[:DROPS_PER_ENTRY]
+        self._oldest = [(one.sensor, one.metric, before) for one in found if one.first_time < before]
         node.events.record("dropped_oldest", node.engine.term, node.log.last_index, before_unix_nano=before)
-        self._propose(
-            [
-                drop_readings(drops[begin : begin + DROPS_PER_OPERATION])
-                for begin in range(0, len(drops), DROPS_PER_OPERATION)
-            ]
-        )
         self._space.dropped()
+        node.request_wake()
+
+    def _propose_drops(self, drops: list[Drop]) -> list[Drop]:
+        """An entry of them; returns the others."""
+        self._propose([drop_readings(drops[:DROPS_PER_ENTRY])])
+        return drops[DROPS_PER_ENTRY:]
+
+    @property
+    def is_dropping(self) -> bool:
+        """Some of what shall go is not proposed or not applied yet."""
+        return bool(self._oldest) or self.is_waiting
 
     def _propose(self, operations: list[command_pb2.Operation]) -> None:
         self._node.writes.propose_own(operations)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from appliance.limits import BATCH_BYTES_TARGET
+from appliance.limits import KIB
 from appliance.state import Aggregation, QuerySpec, StateMachine
 from appliance.state.columns import Columns, concatenate
 from appliance.state.operations import encode_columns
@@ -20,6 +20,9 @@ from raftberry.internal.v1 import command_pb2
 
 WINDOWS_MAX: Final = 4_000
 """Of one series and width in a round; what is left follows in the next."""
+
+RESULT_BYTES_PER_ENTRY: Final = 128 * KIB
+"""Some 40,000 windows, decoded when the entry is applied."""
 
 _AGGREGATIONS: Final = tuple(Aggregation[figure.upper()] for figure in ROLL_UP_FIGURES)
 
@@ -39,7 +42,7 @@ class RollUpJob:
         """Results for one entry."""
         assert self.results
         taken, size = 0, 0
-        while taken < len(self.results) and (not taken or size < BATCH_BYTES_TARGET):
+        while taken < len(self.results) and (not taken or size < RESULT_BYTES_PER_ENTRY):
             size += self.results[taken].ByteSize()
             taken += 1
         operations, self.results = self.results[:taken], self.results[taken:]

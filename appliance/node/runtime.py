@@ -21,9 +21,10 @@ from appliance.node.figures import Figures, figures
 from appliance.node.outcome import WriteOutcome, outcome_of
 from appliance.node.proposals import Completion
 from appliance.node.report import report
-from appliance.node.scan import RunningScan
+from appliance.node.scan import RunningScan, capture
 from appliance.node.status import NodeStatus, SecurityStatus, with_security
 from appliance.node.transfer import transfer_leadership
+from appliance.node.turns import Turns
 from appliance.node.watches import AppliedEffects, Watches
 from appliance.node.workers import ThreadWorkers
 from appliance.state import QueryChunk, QuerySpec, StateMachine
@@ -47,7 +48,7 @@ class Node:
         self, core: NodeCore, workers: ThreadWorkers, on_fatal: Callable[[BaseException], None]
     ) -> None:
         self._core, self._workers, self._on_fatal = core, workers, on_fatal
-        workers.guarded = self.guarded
+        workers.guarded = self._take_result
         self._loop = asyncio.get_running_loop()
         self._is_cycle_due = False
         self._is_stopped = False
@@ -59,7 +60,8 @@ class Node:
         """One is asked for, and waits for its barrier and its checkpoint."""
 
         self._rate = RateMeter(lambda: core.writes.reading_count, core.clock.monotonic_ns)
-        self._pulse: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self.turns = Turns(core.clock.monotonic_ns)
         self.started_ns = core.clock.monotonic_ns()
         self.cycled_ns = self.started_ns
         """When consensus last had a turn: for the watchdog."""
@@ -72,7 +74,7 @@ class Node:
     # life ------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        self._pulse = asyncio.create_task(self._beat())
+        self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self.turns.sample_lag())]
         self.wake()
 
     async def stop(self, *, deadline_ns: int) -> None:
@@ -83,8 +85,8 @@ class Node:
                 log.info("handed leadership over leader=%s term=%d", leader, term)
             except RaftberryError as error:
                 log.warning("could not hand leadership over: %s", error)
-        if self._pulse is not None:
-            self._pulse.cancel()
+        for task in self._tasks:
+            task.cancel()
         if not self._core.quarantine_reason:
             await self._last_checkpoint()
         self._core.retire()
@@ -118,8 +120,10 @@ class Node:
         self._is_cycle_due = False
         if self._is_stopped:
             return
+        began_ns = self._core.clock.monotonic_ns()
         self.guarded(self._core.cycle)
         self.cycled_ns = self._core.clock.monotonic_ns()
+        self.turns.observe("cycle", self.cycled_ns - began_ns)
         self._set_timer(self._core.next_wake_ns())
 
     def _set_timer(self, at_ns: int) -> None:
@@ -135,6 +139,12 @@ class Node:
     def _on_timer(self) -> None:
         self._timer = None
         self._cycle()
+
+    def _take_result(self, call: Callable[[], None]) -> None:
+        """Of a thread's work."""
+        began_ns = self._core.clock.monotonic_ns()
+        self.guarded(call)
+        self.turns.observe("result", self._core.clock.monotonic_ns() - began_ns)
 
     def guarded(self, call: Callable[[], None]) -> None:
         """Damage puts the node into quarantine; anything else unexpected ends the process (H11)."""
@@ -221,14 +231,16 @@ class Node:
     async def query(self, spec: QuerySpec) -> RunningScan[QueryChunk]:
         if self._core.quarantine_reason:
             raise Quarantined(self._core.quarantine_reason)
-        prepared = self.state.prepare_query(spec, self._core.store.snapshot())
+        prepared = self.state.begin_query(spec, self._core.store.snapshot())
+        await capture(prepared)
         return RunningScan(prepared.run(), prepared.reader, self._workers, at_once=QUERY_CHUNKS_AT_ONCE)
 
     def watch(self, *, after_index: int | None) -> AsyncIterator[AppliedEffects]:
         return self.watches.watch(after_index)
 
     async def state_hash(self) -> tuple[Position, bytes]:
-        prepared = self.state.prepare_hash(self._core.store.snapshot())
+        prepared = self.state.begin_hash(self._core.store.snapshot())
+        await capture(prepared)
         digest = await self._workers.in_pool(prepared.run)
         return prepared.position, digest
 
@@ -245,7 +257,7 @@ class Node:
         return with_security(report(self._core, self, self._rate.per_second()), self.security())
 
     def figures(self) -> Figures:
-        return figures(self._core, watch_count=self.watches.count)
+        return figures(self._core, self.turns, watch_count=self.watches.count)
 
     def retention_doubt(self) -> str:
         return self._core.housekeeping.retention.doubt

@@ -6,15 +6,35 @@ holds a read transaction, which keeps freed pages from being used again. Made an
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from appliance.node.workers import ThreadWorkers
 from appliance.storage.store import StoreReader
 
 Item = TypeVar("Item")
+
+
+class Capturing(Protocol):
+    """What is to be read, as it stood when this was begun. Capture all of it, or close it."""
+
+    def capture_some(self) -> bool:
+        """One slice; True: that was all."""
+
+    def close(self) -> None: ...
+
+
+async def capture(capturing: Capturing) -> None:
+    """All of it, a slice a turn of the loop."""
+    try:
+        while not capturing.capture_some():
+            await asyncio.sleep(0)
+    except BaseException:
+        capturing.close()
+        raise
 
 
 class RunningScan(Generic[Item]):

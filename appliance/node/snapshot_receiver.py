@@ -14,6 +14,7 @@ from appliance.consensus.snapshot import RecordDecoder, checksum
 from appliance.errors import CorruptData
 from appliance.model import MemberId, Position
 from appliance.node.workers import Workers
+from appliance.state import StateMachine
 from appliance.storage.store import Installer, Record, Store
 from raftberry.internal.v1 import peer_pb2
 
@@ -31,7 +32,8 @@ class _Incoming:
 
 
 class SnapshotReceiver:
-    """is_needed says whether a snapshot at a position is news; installed is called with the new store.
+    """is_needed says whether a snapshot at a position is news; restore reads the state out of a new store, on the
+    committer, and installed is called with both.
 
     reply must hold back an `installed` until all that the log says then is durable.
     """
@@ -41,11 +43,12 @@ class SnapshotReceiver:
         workers: Workers,
         store: Callable[[], Store],
         is_needed: Callable[[Position], bool],
-        installed: Callable[[Store, Position], None],
+        restore: Callable[[Store], StateMachine],
+        installed: Callable[[Store, StateMachine, Position], None],
         reply: Reply,
     ) -> None:
         self._workers, self._store, self._is_needed = workers, store, is_needed
-        self._installed, self._reply = installed, reply
+        self._restore, self._installed, self._reply = restore, installed, reply
         self._incoming: _Incoming | None = None
         self.is_finishing = False
         """The new store is being switched to: the log must not move meanwhile."""
@@ -127,13 +130,16 @@ class SnapshotReceiver:
 
     def _finish(self, incoming: _Incoming) -> None:
         self.is_finishing = True
-        self._workers.write(
-            "install", incoming.installer.finish, lambda store: self._finished(incoming, store)
-        )
 
-    def _finished(self, incoming: _Incoming, store: Store) -> None:
+        def finish() -> tuple[Store, StateMachine]:
+            store = incoming.installer.finish()
+            return store, self._restore(store)
+
+        self._workers.write("install", finish, lambda result: self._finished(incoming, *result))
+
+    def _finished(self, incoming: _Incoming, store: Store, state: StateMachine) -> None:
         self._incoming = None
-        self._installed(store, incoming.position)
+        self._installed(store, state, incoming.position)
         self.is_finishing = False
         self._answer(incoming.member, incoming.transfer_id, offset=incoming.offset, installed=True)
 

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from appliance.model import Member, MemberId, hex_id
 from appliance.node.identity import Self
 from appliance.node.workers import Workers
-from appliance.state import Applied, StateMachine
+from appliance.state import Applied, PreparedHash, StateMachine
 from appliance.storage.store import Store
 from raftberry.internal.v1 import peer_pb2
 
@@ -59,6 +59,8 @@ class Verified(Protocol):
 
     def quarantine(self, reason: str) -> None: ...
 
+    def request_wake(self) -> None: ...
+
 
 class Verification:
     def __init__(self, node: Verified) -> None:
@@ -66,6 +68,7 @@ class Verification:
         node.applied_listeners.append(self._on_applied)
         self._rounds: OrderedDict[int, Round] = OrderedDict()
         self._is_busy = False
+        self._preparing: tuple[int, PreparedHash] | None = None
         self.alarm = ""
         """That nodes differ, as long as the last round says so; empty: they don't, or nobody asked."""
 
@@ -75,13 +78,24 @@ class Verification:
     def round(self, index: int) -> Round:
         return self._rounds.get(index, Round())
 
+    def cycle(self) -> None:
+        """The state is captured a slice a turn, then hashed in the pool."""
+        if self._preparing is None:
+            return
+        index, prepared = self._preparing
+        if prepared.capture_some():
+            self._preparing = None
+            self._node.workers.read(prepared.run, lambda digest: self._hashed(index, digest))
+        else:
+            self._node.request_wake()
+
     def _on_applied(self, applied: Applied) -> None:
         if applied.command is None or self._is_busy:
             return
         if any(operation.HasField("verify_state") for operation in applied.command.operations):
             self._is_busy = True
-            prepared = self._node.state.prepare_hash(self._node.store.snapshot())
-            self._node.workers.read(prepared.run, lambda digest: self._hashed(applied.index, digest))
+            self._preparing = applied.index, self._node.state.begin_hash(self._node.store.snapshot())
+            self._node.request_wake()
 
     def on_hash(self, member: MemberId, message: peer_pb2.StateHash) -> None:
         if member in self._node.members and len(message.hash) == HASH_BYTES:

@@ -20,6 +20,9 @@ from appliance.state import Applied, EntryEffects, effects
 from appliance.storage.store import StoreReader
 
 ENTRIES_AT_ONCE = 64
+WAKES_PER_TURN = 16
+"""Watchers that go on in one turn of the loop: each makes and sends its message, some 0.1 ms."""
+
 _EFFECTS_OVERHEAD = 4 * KIB
 """Python objects of an entry's effects."""
 
@@ -36,6 +39,8 @@ class Watches:
         self._waiting: dict[asyncio.Future[None], None] = {}
         """In the order in which they came: a set of futures goes by their addresses."""
 
+        self._waking: list[asyncio.Future[None]] = []
+        self._is_due_again = False
         self._decoded: OrderedDict[int, tuple[EntryEffects, int]] = OrderedDict()
         self._decoded_bytes = 0
         self.count = 0
@@ -123,6 +128,20 @@ class Watches:
         self._wake_all()
 
     def _wake_all(self) -> None:
-        for future in self._waiting:
+        """In the order in which they began to wait, some a turn of the loop."""
+        if self._waking:
+            self._is_due_again = True
+            return
+        self._waking = [future for future in self._waiting if not future.done()]
+        self._wake_some()
+
+    def _wake_some(self) -> None:
+        woken, self._waking = self._waking[:WAKES_PER_TURN], self._waking[WAKES_PER_TURN:]
+        for future in woken:
             if not future.done():
                 future.set_result(None)
+        if self._waking:
+            asyncio.get_running_loop().call_soon(self._wake_some)
+        elif self._is_due_again:
+            self._is_due_again = False
+            self._wake_all()

@@ -1,8 +1,9 @@
-"""Checkpoints: what changed since the last one, captured on the loop, encoded on the committer.
+"""Checkpoints: what changed since the last one, captured on the loop a slice a turn, encoded on the committer.
 
 Invariant: a batch holds the state exactly as of its position, whatever was applied while it was
-encoded; what is marked dirty and not in the batch stays marked.
-`capture`, `release`, `restore_tables`: loop thread. `CheckpointWork.batch`: the committer.
+captured or encoded; what is marked dirty and not in the batch stays marked.
+`begin_capture`, `capture_some`, `release_some`: loop thread. `CheckpointWork.batch`: the committer. `restore_tables`:
+any, the tables are new.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ from appliance.state.layouts import (
     encode_producer,
     encode_series,
 )
+from appliance.state.moment import ITEMS_PER_TURN, Moment
+from appliance.state.producers import Producer
 from appliance.state.purge import Purged, purge
 from appliance.state.results import EntryOutcome, KeyRecord
 from appliance.state.series import Chunk, HeadView, Series
@@ -53,13 +56,16 @@ from appliance.storage.store import Record, StoreBatch, StoreReader
 
 
 class _SeriesCapture(NamedTuple):
-    """is_full: the head may fill a block; its tail is a chunk then. purge_before: older readings of blocks go."""
+    """is_full: the head may fill a block; its tail is a chunk then. purge_before: older readings of blocks go.
+    attributes: record of name, kind, unit and labels, if any of them changed.
+    """
 
     series: Series
     figures: HeadFigures
     head: HeadView
     is_full: bool
     purge_before: int | None
+    attributes: bytes | None
 
 
 class _Written(NamedTuple):
@@ -71,38 +77,47 @@ class _Written(NamedTuple):
 
 
 class CheckpointWork:
-    """One checkpoint on its way; see `capture` for the fields."""
+    """One checkpoint on its way; see `begin_capture` for the fields."""
 
     def __init__(
         self,
         *,
         meta: Meta,
         position: Position,
-        series: list[_SeriesCapture],
+        series: Moment[Series, _SeriesCapture],
+        producers: Moment[Producer, Record],
         keys: dict[str, KeyRecord | None],
         configuration: Configuration | None,
         outcomes: list[EntryOutcome],
         puts: list[Record],
         deletes: list[tuple[str, bytes]],
-        delete_prefixes: list[tuple[str, bytes]],
+        dropped: list[int],
         page_bytes: int,
     ) -> None:
         self.position = position
         self._meta = meta
-        self._series = series
+        self._series, self._producers = series, producers
         self._keys = keys
         self._configuration = configuration
         self._outcomes = outcomes
         self._puts = puts
         self._deletes = deletes
-        self._delete_prefixes = delete_prefixes
+        self._dropped = dropped
         self._page_bytes = page_bytes
         self._written: list[_Written] = []
 
+    def capture_some(self) -> bool:
+        """True: everything is captured, the batch may be made."""
+        return self._series.capture_some() and self._producers.capture_some()
+
     def batch(self, read: Callable[[], StoreReader]) -> StoreBatch:
         """Merges, encodes and packs: some 0.4 ms a block. Once. read: the store as it is, where blocks are purged."""
-        puts = [*self._puts, ("meta", STATE_KEY, encode_meta(self._meta))]
+        assert self._series.is_over, "captured in part"
+        assert self._producers.is_over, "captured in part"
+        puts = [*self._puts, ("meta", STATE_KEY, encode_meta(self._meta)), *self._producers.results()]
         deletes = list(self._deletes)
+        for series_id in self._dropped:
+            deletes.extend((table, encode_id(series_id)) for table in ("series", "heads"))
         if self._configuration is not None:
             puts.append(("meta", CONFIGURATION_KEY, encode_record(self._configuration)))
             puts.extend(
@@ -117,33 +132,41 @@ class CheckpointWork:
         puts.extend(
             ("outcomes", encode_id(outcome.index), encode_outcome(outcome)) for outcome in self._outcomes
         )
-        for captured in self._series:
+        for captured in self._series.results():
             purged = Purged()
+            if captured.attributes is not None:
+                puts.append(("series", encode_id(captured.series.series_id), captured.attributes))
             if captured.purge_before is not None and captured.figures.next_sequence:
                 with read() as reader:
                     purged = purge(reader, captured.series, captured.purge_before)
             deletes.extend(purged.deletes)
             puts.extend(purged.puts)
             puts.extend(self._series_records(captured, removed_bytes=purged.removed_bytes))
-        return StoreBatch(
-            position=self.position, puts=puts, deletes=deletes, delete_prefixes=self._delete_prefixes
-        )
+        prefixes = [(table, encode_id(one)) for one in self._dropped for table in ("blocks", "late")]
+        if self._configuration is not None:
+            prefixes.append(("members", b""))
+        return StoreBatch(position=self.position, puts=puts, deletes=deletes, delete_prefixes=prefixes)
 
-    def release(self, tables: Tables) -> None:
-        """The batch is durable: drop the blocks it holds from memory."""
-        for written in self._written:
+    def release_some(self, tables: Tables) -> bool:
+        """The batch is durable: drop the blocks it holds from memory; True: that was all."""
+        part, self._written = self._written[:ITEMS_PER_TURN], self._written[ITEMS_PER_TURN:]
+        for written in part:
             series, figures = written.series, written.figures
+            tables.series.moments.before_change(series)
             if written.kept is not None:
                 series.replace_captured(written.kept, partial(_without, series))
             series.purging = None
             series.size_bytes, series.next_sequence = figures.size_bytes, figures.next_sequence
             series.span_max = figures.span_max
+        if self._written:
+            return False
         for outcome in self._outcomes:
             if tables.outcomes.fresh.pop(outcome.index, None) is not None:
                 tables.outcomes.stored.append(outcome.index)
             else:
                 # Forgotten meanwhile: the record goes with the next checkpoint.
                 tables.outcomes.forgotten.append(outcome.index)
+        return True
 
     def _series_records(self, captured: _SeriesCapture, *, removed_bytes: int) -> list[Record]:
         """The new blocks of a series, then its head."""
@@ -176,23 +199,15 @@ def _block_records(built: Built) -> list[Record]:
     ]
 
 
-def capture(tables: Tables, *, page_bytes: int) -> CheckpointWork:
-    """Everything dirty, by reference or as a small copy; nothing is dirty afterwards."""
+def begin_capture(tables: Tables, *, page_bytes: int) -> CheckpointWork:
+    """Everything dirty as it is now, by reference or as a small copy; nothing is dirty afterwards."""
     target = block_target(page_bytes)
     series, producers, keys, outcomes = tables.series, tables.producers, tables.keys, tables.outcomes
-    puts: list[Record] = [
-        ("series", encode_id(named.series_id), encode_series(named))
-        for named in sorted(series.renamed, key=lambda renamed: renamed.series_id)
-    ]
+    puts: list[Record] = []
+    renamed = series.renamed
     deletes: list[tuple[str, bytes]] = [("outcomes", encode_id(index)) for index in outcomes.forgotten]
-    for producer_id in sorted(producers.dirty):
-        producer = producers.records.get(producer_id)
-        if producer is None:
-            deletes.append(("producers", producer_id.encode()))
-        else:
-            puts.append(("producers", producer_id.encode(), encode_producer(producer)))
-    for series_id in series.dropped:
-        deletes.extend((table, encode_id(series_id)) for table in ("series", "heads"))
+    changed, forgotten = producers.changed()
+    deletes.extend(("producers", producer_id.encode()) for producer_id in forgotten)
     access_puts, access_deletes = tables.access.take_changes()
     puts.extend(("access", key, record) for key, record in access_puts)
     deletes.extend(("access", key) for key in access_deletes)
@@ -204,19 +219,16 @@ def capture(tables: Tables, *, page_bytes: int) -> CheckpointWork:
     work = CheckpointWork(
         meta=Meta(keys.revision, tables.elapsed_ns, series.next_id, producers.uses),
         position=tables.position,
-        series=[
-            _capture_series(dirty, target)
-            for dirty in sorted(series.dirty, key=lambda dirty: dirty.series_id)
-        ],
+        series=series.moments.begin(
+            series.dirty, lambda one: _capture_series(one, target, is_renamed=one in renamed), _id_of
+        ),
+        producers=producers.moments.begin(changed, _producer_record, lambda one: one.producer_id),
         keys={key: keys.records.get(key) for key in keys.dirty},
         configuration=tables.configuration if tables.configuration_changed else None,
         outcomes=list(outcomes.fresh.values()),
         puts=puts,
         deletes=deletes,
-        delete_prefixes=[
-            *((table, encode_id(series_id)) for series_id in series.dropped for table in ("blocks", "late")),
-            *([("members", b"")] if tables.configuration_changed else []),
-        ],
+        dropped=series.dropped,
         page_bytes=page_bytes,
     )
     series.dirty, series.renamed, series.dropped = set(), set(), []
@@ -279,7 +291,15 @@ def read_outcome(reader: StoreReader, index: int) -> EntryOutcome:
     return EntryOutcome(index) if record is None else decode_outcome(encode_id(index), record)
 
 
-def _capture_series(series: Series, target: int) -> _SeriesCapture:
+def _id_of(series: Series) -> int:
+    return series.series_id
+
+
+def _producer_record(producer: Producer) -> Record:
+    return "producers", producer.producer_id.encode(), encode_producer(producer)
+
+
+def _capture_series(series: Series, target: int, *, is_renamed: bool) -> _SeriesCapture:
     is_full = (
         series.head_bytes + 4 * len(series.tail_times) >= target
         or series.head_count >= limits.BLOCK_READINGS_MAX
@@ -288,7 +308,8 @@ def _capture_series(series: Series, target: int) -> _SeriesCapture:
         series.freeze_tail()
         series.captured_count = len(series.chunks)
     series.purging, series.purge_before = series.purge_before, None
-    return _SeriesCapture(series, _figures(series), series.view(), is_full, series.purging)
+    attributes = encode_series(series) if is_renamed else None
+    return _SeriesCapture(series, _figures(series), series.view(), is_full, series.purging, attributes)
 
 
 def _without(series: Series, chunk: Chunk, before: int) -> Chunk | None:

@@ -15,7 +15,10 @@ import numpy as np
 from appliance.model import Configuration, Position
 from appliance.state.configuration import encode_record
 from appliance.state.layouts import encode_key, encode_member, encode_producer, encode_series
+from appliance.state.moment import Moment
+from appliance.state.producers import Producer
 from appliance.state.results import KeyRecord
+from appliance.state.series import Series
 from appliance.state.sweep import TIME_MAX, TIME_MIN, SeriesView, read_ascending, view_series
 from appliance.state.tables import Tables
 from appliance.storage.store import StoreReader
@@ -23,17 +26,29 @@ from appliance.storage.store import StoreReader
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedHash:
-    """position: of the state that is hashed. series: (view, attributes)."""
+    """Capture all of it, a slice a turn; then run it. position: of the state that is hashed.
+
+    series: (view, attributes).
+    """
 
     position: Position
     counters: tuple[int, ...]
     configuration: Configuration
     keys: list[KeyRecord]
-    producers: list[tuple[str, bytes]]
+    producers: Moment[Producer, tuple[str, bytes]]
     access: list[tuple[bytes, bytes]]
     policies: list[tuple[bytes, bytes]]
-    series: list[tuple[SeriesView, bytes]]
+    series: Moment[Series, tuple[SeriesView, bytes]]
     reader: StoreReader
+
+    def capture_some(self) -> bool:
+        """True: it can be run."""
+        return self.series.capture_some() and self.producers.capture_some()
+
+    def close(self) -> None:
+        self.series.close()
+        self.producers.close()
+        self.reader.close()
 
     def run(self) -> bytes:
         """32 bytes. Closes the reader; once."""
@@ -44,18 +59,20 @@ class PreparedHash:
                 digest.update(_framed(b"%d" % member.member_id, encode_member(member)))
             for record in self.keys:
                 digest.update(_framed(record.key.encode(), encode_key(record)))
-            for producer_id, record_bytes in self.producers:
+            assert self.producers.is_over, "captured in part"
+            for producer_id, record_bytes in self.producers.results():
                 digest.update(_framed(producer_id.encode(), record_bytes))
             for key, record_bytes in (*self.access, *self.policies):
                 digest.update(_framed(key, record_bytes))
-            for view, attributes in self.series:
+            assert self.series.is_over, "captured in part"
+            for view, attributes in self.series.results():
                 digest.update(_framed(attributes, _series_digest(view, self.reader)))
         finally:
             self.reader.close()
         return digest.digest()
 
 
-def prepare_hash(tables: Tables, reader: StoreReader) -> PreparedHash:
+def begin_hash(tables: Tables, reader: StoreReader) -> PreparedHash:
     return PreparedHash(
         position=tables.position,
         counters=(
@@ -74,15 +91,22 @@ def prepare_hash(tables: Tables, reader: StoreReader) -> PreparedHash:
         ),
         configuration=tables.configuration,
         keys=tables.keys.list_prefix("", limit=0),
-        producers=[
-            (producer_id, encode_producer(producer))
-            for producer_id, producer in sorted(tables.producers.records.items())
-        ],
+        producers=tables.producers.moments.begin(
+            tables.producers.records.values(), _id_and_record, lambda producer: producer.producer_id
+        ),
         access=tables.access.records(),
         policies=tables.retention.policies.records(),
-        series=[(view_series(series), encode_series(series)) for series in tables.series.match("", "")],
+        series=tables.series.begin_matching("", "", _view_and_attributes),
         reader=reader,
     )
+
+
+def _id_and_record(producer: Producer) -> tuple[str, bytes]:
+    return producer.producer_id, encode_producer(producer)
+
+
+def _view_and_attributes(series: Series) -> tuple[SeriesView, bytes]:
+    return view_series(series), encode_series(series)
 
 
 def _series_digest(view: SeriesView, reader: StoreReader) -> bytes:

@@ -3,8 +3,8 @@
 Invariant: the logical content depends on the entries applied and nothing else. `apply` changes memory
 only, is total (an operation is applied, a duplicate, or refused with nothing changed) and raises Fatal
 for an entry that cannot be read, never for what a client wrote.
-Contract of the caller, the loop thread alone: entries in order; `checkpoint_done` before the next
-`begin_checkpoint`; a reader handed to `prepare_query` was opened in the same turn of the loop.
+Contract of the caller, the loop thread alone: entries in order; a checkpoint is over before the next is begun; a
+reader handed to `begin_query` or `begin_hash` was opened in the same turn of the loop.
 """
 
 from __future__ import annotations
@@ -18,13 +18,19 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from appliance.errors import ConditionFailed, Fatal, InvalidArgument, NotApplied, WrittenByNewer
 from appliance.model import Configuration, Position, Verdict
 from appliance.state.access import ACCESS_KINDS
-from appliance.state.checkpoint import CheckpointWork, capture, capture_cost, read_outcome, restore_tables
+from appliance.state.checkpoint import (
+    CheckpointWork,
+    begin_capture,
+    capture_cost,
+    read_outcome,
+    restore_tables,
+)
 from appliance.state.configuration import founding_configuration, to_member
-from appliance.state.digest import PreparedHash, prepare_hash
+from appliance.state.digest import PreparedHash, begin_hash
 from appliance.state.keys import ELAPSED_MAX
 from appliance.state.operations import decode_command
 from appliance.state.producers import FirstTime, check_sequence
-from appliance.state.query import PreparedQuery, prepare_query
+from appliance.state.query import PreparedQuery, begin_query
 from appliance.state.reads import StateReads
 from appliance.state.results import (
     Applied,
@@ -83,6 +89,12 @@ class StateMachine(StateReads):
         machine._checkpointed = machine.position
         return machine
 
+    def forget(self) -> None:
+        """Another state took its place: let go of the series one by one, at once would take long. Any thread."""
+        by_name = self._tables.series.by_name
+        while by_name:
+            by_name.popitem()
+
     # What has been applied
 
     @property
@@ -134,23 +146,28 @@ class StateMachine(StateReads):
 
     # Reads
 
-    def prepare_query(self, spec: QuerySpec, reader: StoreReader) -> PreparedQuery:
-        """The query on the state as it stands; iterate it on any thread. It closes reader."""
+    def begin_query(self, spec: QuerySpec, reader: StoreReader) -> PreparedQuery:
+        """The query on the state as it stands: capture it, then iterate it on any thread. It closes reader."""
         assert reader.position.index >= self._checkpointed.index, "reader is older than the checkpoint"
-        found = self._tables.series.match(spec.sensor, spec.metric)
-        if spec.is_visible is not None:
-            is_visible = spec.is_visible
-            found = [series for series in found if is_visible(series.sensor, series.metric)]
-        return prepare_query(found, spec, reader, self.position)
+        return begin_query(self._tables.series, spec, reader, self.position)
 
-    def prepare_hash(self, reader: StoreReader) -> PreparedHash:
-        """The hash of the logical content as it stands; run it on any thread. It closes reader."""
+    def prepare_query(self, spec: QuerySpec, reader: StoreReader) -> PreparedQuery:
+        """As begin_query, captured at once: for few series."""
+        prepared = self.begin_query(spec, reader)
+        prepared.views.capture_all()
+        return prepared
+
+    def begin_hash(self, reader: StoreReader) -> PreparedHash:
+        """The hash of the logical content as it stands: capture it, then run it on any thread. It closes reader."""
         assert reader.position.index >= self._checkpointed.index, "reader is older than the checkpoint"
-        return prepare_hash(self._tables, reader)
+        return begin_hash(self._tables, reader)
 
     def hash(self, reader: StoreReader) -> bytes:
         """SHA-256, the same on every node at the same position. Closes reader."""
-        return self.prepare_hash(reader).run()
+        prepared = self.begin_hash(reader)
+        while not prepared.capture_some():
+            pass
+        return prepared.run()
 
     def due_expirations(self) -> list[tuple[str, int]]:
         """(key, mod_revision) of at most DUE_MAX keys whose ttl has elapsed: for `expire_keys`."""
@@ -173,17 +190,31 @@ class StateMachine(StateReads):
     # Checkpoints
 
     def begin_checkpoint(self) -> CheckpointWork:
-        """What changed since the last one, captured; its batch is computed where it is called."""
+        """What changed since the last one. Capture all of it; its batch is computed where it is called."""
         assert self._checkpoint is None, "a checkpoint is under way"
-        self._checkpoint = capture(self._tables, page_bytes=self._options.page_bytes)
+        self._checkpoint = begin_capture(self._tables, page_bytes=self._options.page_bytes)
         return self._checkpoint
 
+    def capture_checkpoint(self) -> CheckpointWork:
+        """As begin_checkpoint, captured at once."""
+        work = self.begin_checkpoint()
+        while not work.capture_some():
+            pass
+        return work
+
     def checkpoint_done(self, work: CheckpointWork) -> None:
-        """work's batch is durable: what it holds leaves memory."""
+        """work's batch is durable: what it holds leaves memory, at once."""
+        while not self.release_some(work):
+            pass
+
+    def release_some(self, work: CheckpointWork) -> bool:
+        """The same, a slice a turn; True: the checkpoint is over."""
         assert work is self._checkpoint, "not the checkpoint under way"
-        self._checkpoint = None
         self._checkpointed = work.position
-        work.release(self._tables)
+        is_over = work.release_some(self._tables)
+        if is_over:
+            self._checkpoint = None
+        return is_over
 
     def checkpoint_cost(self) -> int:
         """Estimate in bytes of what a checkpoint would write now."""

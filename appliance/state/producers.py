@@ -16,6 +16,7 @@ from typing import Final
 
 from appliance import limits
 from appliance.errors import InvalidArgument, SequenceReused, SequenceTooOld
+from appliance.state.moment import Moments
 from appliance.state.names import check_name
 
 DETAILS_MIN: Final = 8
@@ -128,11 +129,18 @@ class ProducerTable:
         self.records: dict[str, Producer] = {}
         self.uses = 0
         self.dirty: set[str] = set()
+        self.moments: Moments[Producer] = Moments()
 
     def load(self, producers: list[Producer]) -> None:
         """Take over the records of a checkpoint."""
         for producer in sorted(producers, key=lambda producer: producer.used):
             self.records[producer.producer_id] = producer
+
+    def changed(self) -> tuple[list[Producer], list[str]]:
+        """(dirty ones, ids of those that were forgotten)."""
+        records = self.records
+        changed = [records[producer_id] for producer_id in self.dirty if producer_id in records]
+        return changed, sorted(producer_id for producer_id in self.dirty if producer_id not in records)
 
     def find_first_time(self, producer_id: str, sequence: int, fingerprint: int) -> FirstTime | None:
         """None: not applied yet. Raises NotApplied: not to be applied."""
@@ -151,6 +159,7 @@ class ProducerTable:
                 longest_silent = next(iter(self.records))
                 del self.records[longest_silent]
                 self.dirty.add(longest_silent)
+        self.moments.before_change(producer)
         self.records[producer_id] = producer
         self.uses += 1
         producer.used = self.uses

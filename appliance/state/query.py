@@ -13,8 +13,10 @@ from typing import Final
 from appliance.model import Position
 from appliance.state.aggregate import Aggregator, Result, has_integer_results
 from appliance.state.columns import Columns, concatenate
+from appliance.state.moment import Moment
 from appliance.state.results import Aggregation, QueryChunk, QuerySpec
 from appliance.state.series import Series
+from appliance.state.series_table import SeriesTable
 from appliance.state.sweep import SeriesView, read_ascending, rechunk, view_series
 from appliance.storage.store import StoreReader
 
@@ -27,12 +29,16 @@ Segment = Iterator[Result]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedQuery:
-    """Run it once, or close it. position: of the state it shows."""
+    """Capture all of it, a slice a turn of the loop; then run it once, or close it. position: of the state it shows."""
 
     position: Position
     spec: QuerySpec
-    views: list[SeriesView]
+    views: Moment[Series, SeriesView]
     reader: StoreReader
+
+    def capture_some(self) -> bool:
+        """True: it can be run."""
+        return self.views.capture_some()
 
     def run(self) -> Iterator[QueryChunk]:
         """Series in order of (sensor, metric), each aggregation's chunks in order of time (or reverse).
@@ -40,13 +46,15 @@ class PreparedQuery:
         Aggregations of one series take turns. Closes the reader at the end, or when it is abandoned.
         """
         try:
-            for view in self.views:
+            assert self.views.is_over, "captured in part"
+            for view in self.views.results():
                 if view.integer is not None:
                     yield from self._run_series(view, integer=view.integer)
         finally:
             self.reader.close()
 
     def close(self) -> None:
+        self.views.close()
         self.reader.close()
 
     def _run_series(self, view: SeriesView, *, integer: bool) -> Iterator[QueryChunk]:
@@ -71,11 +79,12 @@ class PreparedQuery:
             )
 
 
-def prepare_query(
-    matched: list[Series], spec: QuerySpec, reader: StoreReader, position: Position
+def begin_query(
+    table: SeriesTable, spec: QuerySpec, reader: StoreReader, position: Position
 ) -> PreparedQuery:
-    """Costs some microseconds a series; opens nothing. reader becomes the query's."""
-    return PreparedQuery(position, spec, [view_series(series) for series in matched], reader)
+    """Looks at no series yet and opens nothing. reader becomes the query's."""
+    views = table.begin_matching(spec.sensor, spec.metric, view_series, spec.is_visible)
+    return PreparedQuery(position, spec, views, reader)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

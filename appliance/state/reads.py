@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from appliance.model import Configuration, Member, Position
 from appliance.state.access import AccessTable
+from appliance.state.moment import Moment
+from appliance.state.oldest import SeriesBytes, bytes_of
 from appliance.state.results import KeyRecord, SeriesInfo, SeriesLatest
 from appliance.state.retention import Retention
 from appliance.state.series import Series
@@ -45,27 +47,32 @@ class StateReads:
 
     def latest(self, sensor: str, metric: str) -> Iterator[SeriesLatest]:
         """By globs ('' is '*'), in order of (sensor, metric); series without a reading are left out."""
-        for series in self._tables.series.match(sensor, metric):
-            if series.integer is not None:
-                yield SeriesLatest(
-                    series.sensor, series.metric, series.integer, series.last_time, series.last_value
-                )
+        moment = self.begin_latest(sensor, metric)
+        moment.capture_all()
+        return moment.results()
+
+    def begin_latest(
+        self, sensor: str, metric: str, is_visible: Callable[[str, str], bool] | None = None
+    ) -> Moment[Series, SeriesLatest]:
+        """The same, a slice a turn."""
+        return self._tables.series.begin_matching(sensor, metric, latest_of, is_visible)
 
     def series(self, sensor: str, metric: str) -> Iterator[SeriesInfo]:
         """By globs ('' is '*'), in order of (sensor, metric)."""
-        for series in self._tables.series.match(sensor, metric):
-            has_readings = series.integer is not None
-            yield SeriesInfo(
-                sensor=series.sensor,
-                metric=series.metric,
-                integer=series.integer,
-                unit=series.unit,
-                labels=series.labels or {},
-                reading_count=series.reading_count,
-                first_time=series.first_time if has_readings else None,
-                last_time=series.last_time if has_readings else None,
-                size_bytes=series.size_bytes,
-            )
+        moment = self.begin_series(sensor, metric)
+        moment.capture_all()
+        return moment.results()
+
+    def begin_series(
+        self, sensor: str, metric: str, is_visible: Callable[[str, str], bool] | None = None
+    ) -> Moment[Series, SeriesInfo]:
+        """The same, a slice a turn."""
+        return self._tables.series.begin_matching(sensor, metric, info_of, is_visible)
+
+    def begin_survey(self) -> Moment[Series, SeriesBytes]:
+        """What each series holds, in the order in which they were created."""
+        table = self._tables.series
+        return table.moments.begin(table.by_name.values(), bytes_of, lambda series: series.series_id)
 
     def producer_highest(self, producer_id: str) -> int:
         """The highest sequence that took effect; 0: the producer is not known."""
@@ -105,3 +112,24 @@ class StateReads:
     def series_names(self) -> list[tuple[str, str]]:
         """In the order in which they were created."""
         return list(self._tables.series.by_name)
+
+
+def latest_of(series: Series) -> SeriesLatest | None:
+    if series.integer is None:
+        return None
+    return SeriesLatest(series.sensor, series.metric, series.integer, series.last_time, series.last_value)
+
+
+def info_of(series: Series) -> SeriesInfo:
+    has_readings = series.integer is not None
+    return SeriesInfo(
+        sensor=series.sensor,
+        metric=series.metric,
+        integer=series.integer,
+        unit=series.unit,
+        labels=series.labels or {},
+        reading_count=series.reading_count,
+        first_time=series.first_time if has_readings else None,
+        last_time=series.last_time if has_readings else None,
+        size_bytes=series.size_bytes,
+    )

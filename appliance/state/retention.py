@@ -176,6 +176,7 @@ class Retention:
         if series.last_time < before:
             self._series.delete(series)
         elif series.first_time < before:
+            self._series.moments.before_change(series)
             series.drop_before(before, lambda chunk, time: chunk_from(chunk, time, series))
             self._series.dirty.add(series)
 
@@ -191,6 +192,7 @@ class Retention:
         policy = self.policies.find(name.sensor, name.metric)
         if series is None or series.integer is None or policy is None:
             return
+        self._series.moments.before_change(series)
         series.roll_up = RollUpProgress(index, tuple(unrolled(series, policy)))
         series.written_from = NOTHING_WRITTEN
         self._series.dirty.add(series)
@@ -206,6 +208,7 @@ class Retention:
         next_time = (
             rolled.rolled_to_unix_nano if series.last_time >= rolled.rolled_to_unix_nano else NOTHING_WRITTEN
         )
+        self._series.moments.before_change(series)
         progress = dict(series.roll_up.rolled_from) | {rolled.width_nano: next_time}
         series.roll_up = RollUpProgress(rolled.mark_index, tuple(sorted(progress.items())))
         self._series.dirty.add(series)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeVar
 
 from appliance import limits
 from appliance.errors import ConditionFailed, InvalidArgument, Overloaded
 from appliance.state.columns import CODEC_RAW, Columns, decode_columns
+from appliance.state.moment import Moment, Moments
 from appliance.state.names import check_name, check_pattern, is_pattern, matcher
 from appliance.state.results import StateOptions
 from appliance.state.series import Series
@@ -24,13 +25,14 @@ _ONE_FLOAT: Final = struct.Struct("<d")
 _FINGERPRINT: Final = struct.Struct("<IB")
 
 Key = tuple[str, str]
+Taken = TypeVar("Taken")
 
 
 class SeriesTable:
     """by_name is read-only outside. The rest is since the last capture of a checkpoint.
 
     dirty: anything changed. renamed: those of them whose name, kind, unit or labels changed.
-    dropped: ids that were deleted.
+    dropped: ids that were deleted. moments: who looks at series over several turns, and is told before one changes.
     """
 
     def __init__(self, options: StateOptions) -> None:
@@ -41,6 +43,7 @@ class SeriesTable:
         self.dirty: set[Series] = set()
         self.renamed: set[Series] = set()
         self.dropped: list[int] = []
+        self.moments: Moments[Series] = Moments()
 
     def load(self, series: Series) -> None:
         """Take over a series of a checkpoint."""
@@ -55,6 +58,29 @@ class SeriesTable:
         is_sensor, is_metric = matcher(sensor), matcher(metric)
         names = [name for name in self.by_name if is_sensor(name[0]) and is_metric(name[1])]
         return [self.by_name[name] for name in sorted(names)]
+
+    def begin_matching(
+        self,
+        sensor: str,
+        metric: str,
+        take: Callable[[Series], Taken | None],
+        is_visible: Callable[[str, str], bool] | None = None,
+    ) -> Moment[Series, Taken]:
+        """What `match` finds now, a slice a turn: take's results, sorted by (sensor, metric)."""
+        if not is_pattern(sensor) and not is_pattern(metric):
+            found = self.by_name.get((sensor, metric))
+            candidates = [found] if found else []
+        else:
+            candidates = list(self.by_name.values())
+        is_sensor, is_metric = matcher(sensor), matcher(metric)
+
+        def take_wanted(series: Series) -> Taken | None:
+            name = series.sensor, series.metric
+            if not (is_sensor(name[0]) and is_metric(name[1])):
+                return None
+            return take(series) if is_visible is None or is_visible(*name) else None
+
+        return self.moments.begin(candidates, take_wanted, name_of)
 
     def write(self, columns: list[tuple[command_pb2.SeriesColumns, Columns]]) -> None:
         """Append what decode_write gave. Raises NotApplied, with nothing changed."""
@@ -73,6 +99,7 @@ class SeriesTable:
         if series is None or series.integer is not message.integer:
             return False
         value = (_ONE_TIME if message.integer else _ONE_FLOAT).unpack(message.values)[0]
+        self.moments.before_change(series)
         series.append_one(_ONE_TIME.unpack(message.times)[0], value)
         self.dirty.add(series)
         self.reading_count += 1
@@ -95,6 +122,7 @@ class SeriesTable:
                     "are set once: nothing was changed"
                 )
             return
+        self.moments.before_change(series)
         series.unit = unit
         series.labels = labels
         self.dirty.add(series)
@@ -104,13 +132,18 @@ class SeriesTable:
         """The number of series that went, with all their readings."""
         check_pattern("sensor", sensor)
         check_pattern("metric", metric)
-        found = self.match(sensor, metric)
-        for series in found:
-            self.delete(series)
-        return len(found)
+        is_sensor, is_metric = matcher(sensor), matcher(metric)
+        if not is_pattern(sensor) and not is_pattern(metric):
+            names = [(sensor, metric)] if (sensor, metric) in self.by_name else []
+        else:
+            names = [name for name in self.by_name if is_sensor(name[0]) and is_metric(name[1])]
+        for name in names:
+            self.delete(self.by_name[name])
+        return len(names)
 
     def delete(self, series: Series) -> None:
         """With all its readings, unit and labels."""
+        self.moments.before_change(series)
         del self.by_name[series.sensor, series.metric]
         self.dirty.discard(series)
         self.renamed.discard(series)
@@ -147,6 +180,7 @@ class SeriesTable:
         series = self.by_name.get((message.sensor, message.metric))
         if series is None:
             series = self._create(message.sensor, message.metric)
+        self.moments.before_change(series)
         if series.integer is None:
             series.set_kind(integer=message.integer)
             self.renamed.add(series)
@@ -158,6 +192,10 @@ class SeriesTable:
         self.next_id += 1
         self.by_name[sensor, metric] = series
         return series
+
+
+def name_of(series: Series) -> Key:
+    return series.sensor, series.metric
 
 
 def decode_write(write: command_pb2.WriteReadings) -> list[tuple[command_pb2.SeriesColumns, Columns]]:

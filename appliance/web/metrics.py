@@ -76,6 +76,7 @@ class NodeCollector(Collector):
         yield from _peers(status)
         yield from _counters(figures)
         yield _histogram(figures)
+        yield from _turns(figures)
         yield from self._resources()
         yield _requests(self._facts.request_counts())
         yield _certificates(self._facts.certificates())
@@ -216,6 +217,23 @@ def _histogram(figures: Figures) -> Metric:
     buckets.append(("+Inf", float(figures.commits.count)))
     family.add_metric([], buckets, figures.commits.total / NS_PER_S)
     return family
+
+
+def _turns(figures: Figures) -> Iterator[Metric]:
+    longest = GaugeMetricFamily(
+        "raftberry_loop_turn_seconds_max",
+        "Longest that one piece of work held the node's loop, of the last one to two minutes.",
+        labels=["kind"],
+    )
+    for kind, duration_ns in sorted(figures.loop_turn_longest_ns.items()):
+        longest.add_metric([kind], duration_ns / NS_PER_S)
+    yield longest
+    long = CounterMetricFamily(
+        "raftberry_loop_long_turns_total", "Turns of the loop that took more than 5 ms.", labels=["kind"]
+    )
+    for kind, count in sorted(figures.loop_turn_long_counts.items()):
+        long.add_metric([kind], count)
+    yield long
 
 
 def _requests(counts: Mapping[tuple[str, str], int]) -> Metric:

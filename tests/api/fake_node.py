@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from appliance.errors import RaftberryError
 from appliance.model import Configuration, Member, MemberId, Position, Role
@@ -158,6 +159,22 @@ class Events:
         self.is_closed = True
 
 
+Taken = TypeVar("Taken")
+
+
+class FakeSlices(Generic[Taken]):
+    def __init__(self, found: Sequence[Taken]) -> None:
+        self._found = found
+
+    def capture_some(self) -> bool:
+        return True
+
+    def close(self) -> None: ...
+
+    def results(self) -> Iterator[Taken]:
+        return iter(self._found)
+
+
 class FakeState:
     """Readable parts of a state, set by the test."""
 
@@ -181,6 +198,18 @@ class FakeState:
     def series(self, sensor: str, metric: str) -> Iterable[SeriesInfo]:
         is_sensor, is_metric = matcher(sensor), matcher(metric)
         return (each for each in self.series_list if is_sensor(each.sensor) and is_metric(each.metric))
+
+    def begin_latest(
+        self, sensor: str, metric: str, is_visible: Callable[[str, str], bool] | None = None
+    ) -> FakeSlices[SeriesLatest]:
+        found = self.latest(sensor, metric)
+        return FakeSlices([one for one in found if is_visible is None or is_visible(one.sensor, one.metric)])
+
+    def begin_series(
+        self, sensor: str, metric: str, is_visible: Callable[[str, str], bool] | None = None
+    ) -> FakeSlices[SeriesInfo]:
+        found = self.series(sensor, metric)
+        return FakeSlices([one for one in found if is_visible is None or is_visible(one.sensor, one.metric)])
 
     def producer_highest(self, producer_id: str) -> int:
         return self.producers.get(producer_id, 0)

@@ -135,7 +135,7 @@ def _command(data: bytes) -> None:
     for result in applied.results:
         if result.error is not None:
             status_of(result.error)
-    work = machine.begin_checkpoint()
+    work = machine.capture_checkpoint()
     batch = work.batch(lambda: FakeReader(Position(1, 0), {}))
     reader = FakeReader(batch.position, {(table, key): value for table, key, value in batch.puts})
     again = StateMachine.restore(reader, StateOptions())
@@ -168,7 +168,7 @@ def _image(records: Sequence[Record]) -> None:
         put_key("a", b"z"),
     ]
     machine.apply(41, 3, encode_command(operations, time_unix_nano=1, elapsed_nano=1))
-    machine.begin_checkpoint().batch(lambda: FakeReader(position, tables))
+    machine.capture_checkpoint().batch(lambda: FakeReader(position, tables))
 
 
 def image_records() -> list[Record]:

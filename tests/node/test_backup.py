@@ -39,7 +39,7 @@ def a_state() -> tuple[StateMachine, MemoryStore]:
         start=2,
     ):
         state.apply(index, 2, encode_command([operation], time_unix_nano=index, elapsed_nano=index))
-    work = state.begin_checkpoint()
+    work = state.capture_checkpoint()
     store.commit(work.batch(store.snapshot))
     state.checkpoint_done(work)
     return state, store
@@ -115,7 +115,7 @@ def test_the_hash_of_a_state_is_the_same_in_every_version() -> None:
     store = installer.finish()
     state = StateMachine.restore(store.snapshot())
     golden = "b4c2c1dc706c2635ae1e22d8e3d823bdfd56c43b169533d8b7476e216e727b6f"
-    assert state.prepare_hash(store.snapshot()).run().hex() == golden
+    assert state.hash(store.snapshot()).hex() == golden
 
 
 def test_a_restored_directory_is_a_new_cluster_of_one_with_the_old_content(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_a_flipped_byte_in_a_real_store_is_found(tmp_path: Path) -> None:
     for begin in range(0, 40_000, 1_000):
         times = list(range(begin, begin + 1_000))
         state.apply(write(times, rng.normal(size=1_000).tolist()))
-    work = state.state.begin_checkpoint()
+    work = state.state.capture_checkpoint()
     store = LmdbStore.create(tmp_path, map_bytes=1 << 26)
     batch = work.batch(store.snapshot)
     store.commit(batch)

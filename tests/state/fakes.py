@@ -95,7 +95,7 @@ class Cluster:
         return self.state.apply(index, 1, command)
 
     def checkpoint(self) -> None:
-        work = self.state.begin_checkpoint()
+        work = self.state.capture_checkpoint()
         self.store.commit(work.batch(self.store.reader))
         self.state.checkpoint_done(work)
 

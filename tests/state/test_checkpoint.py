@@ -18,7 +18,7 @@ def test_a_batch_holds_its_position_whatever_is_applied_before_it_is_encoded() -
     node, still = Cluster(), Cluster()
     for target in (node, still):
         target.apply(write([1, 2], [1.0, 2.0], producer_id="p", sequence=1), put_key("k", b"1"))
-    work = node.state.begin_checkpoint()
+    work = node.state.capture_checkpoint()
     node.apply(write([2, 3], [9.0, 9.0], producer_id="p", sequence=2), put_key("k", b"2"), put_key("l", b""))
     node.store.commit(work.batch(node.store.reader))
     restored = StateMachine.restore(node.store.reader())
@@ -36,16 +36,16 @@ def test_nothing_changed_writes_nothing_but_the_position() -> None:
     node.apply(write([1], [1.0]))
     node.checkpoint()
     assert node.state.checkpoint_cost() == 0
-    batch = node.state.begin_checkpoint().batch(node.store.reader)
+    batch = node.state.capture_checkpoint().batch(node.store.reader)
     assert [put[0] for put in batch.puts] == ["meta"]
     assert not list(batch.deletes)
 
 
 def test_two_checkpoints_at_once_are_a_bug() -> None:
     state = StateMachine()
-    state.begin_checkpoint()
+    state.capture_checkpoint()
     with pytest.raises(AssertionError):
-        state.begin_checkpoint()
+        state.capture_checkpoint()
 
 
 def blocks_of(node: Cluster) -> list[Block]:

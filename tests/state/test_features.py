@@ -23,7 +23,7 @@ def raise_to(level: int) -> bytes:
 
 def checkpointed(state: StateMachine) -> MemoryStore:
     store = MemoryStore(MemoryDisk())
-    work = state.begin_checkpoint()
+    work = state.capture_checkpoint()
     store.commit(work.batch(store.snapshot))
     state.checkpoint_done(work)
     return store

@@ -185,12 +185,12 @@ def test_a_removed_member_leaves_the_checkpoint_too() -> None:
     assert state.configuration == replace(cluster(1, 2, 3), index=2)
     configuration = state.configuration
     for index, change in enumerate((ADD_4, RemoveMember(MemberId(3))), start=3):
-        work = state.begin_checkpoint()
+        work = state.capture_checkpoint()
         store.commit(work.batch(store.snapshot))
         state.checkpoint_done(work)
         configuration = replace(next_configuration(configuration, change), index=index)
         state.apply_configuration(index, 1, configuration)
-    work = state.begin_checkpoint()
+    work = state.capture_checkpoint()
     store.commit(work.batch(store.snapshot))
     state.checkpoint_done(work)
     with store.snapshot() as reader:

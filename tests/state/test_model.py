@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from appliance import limits
 from appliance.model import Verdict
-from appliance.state import OperationResult, QuerySpec, StateMachine, StateOptions
+from appliance.state import (
+    CheckpointWork,
+    OperationResult,
+    PreparedHash,
+    QuerySpec,
+    StateMachine,
+    StateOptions,
+)
 from appliance.state.operations import (
     decode_columns,
     delete_key,
@@ -203,7 +210,9 @@ def operations(draw: st.DrawFn) -> command_pb2.Operation:
 
 
 steps = st.lists(
-    st.one_of(st.lists(operations(), max_size=4), st.sampled_from(["checkpoint", "restart", "overlap"])),
+    st.one_of(
+        st.lists(operations(), max_size=4), st.sampled_from(["checkpoint", "restart", "overlap", "look"])
+    ),
     max_size=30,
 )
 
@@ -219,6 +228,48 @@ def expected_agrees(result: OperationResult, verdict: Verdict) -> bool:
     )
 
 
+class Slices:
+    """What is captured one series a step while others are written: it shows the moment at which it began."""
+
+    def __init__(self, node: Cluster, twin: Cluster) -> None:
+        self.node, self.twin = node, twin
+        self.checkpoint: tuple[CheckpointWork, bytes] | None = None
+        self.look: tuple[PreparedHash, bytes] | None = None
+
+    def begin_checkpoint(self) -> None:
+        self.checkpoint = self.node.state.begin_checkpoint(), self.twin.hash()
+
+    def begin_look(self) -> None:
+        self.end_look()
+        self.look = self.node.state.begin_hash(self.node.store.reader()), self.twin.hash()
+
+    def step(self) -> None:
+        if self.checkpoint is not None:
+            self.checkpoint[0]._series.capture_some(1)
+        if self.look is not None:
+            self.look[0].series.capture_some(1)
+
+    def end_checkpoint(self) -> None:
+        if self.checkpoint is None:
+            return
+        (work, expected), self.checkpoint = self.checkpoint, None
+        while not work.capture_some():
+            pass
+        self.node.store.commit(work.batch(self.node.store.reader))
+        assert (
+            StateMachine.restore(self.node.store.reader(), OPTIONS).hash(self.node.store.reader()) == expected
+        )
+        self.node.state.checkpoint_done(work)
+
+    def end_look(self) -> None:
+        if self.look is None:
+            return
+        (prepared, expected), self.look = self.look, None
+        while not prepared.capture_some():
+            pass
+        assert prepared.run() == expected
+
+
 @settings(max_examples=120, deadline=None)
 @given(steps)
 def test_state_follows_the_model_through_checkpoints_and_crashes(
@@ -226,26 +277,29 @@ def test_state_follows_the_model_through_checkpoints_and_crashes(
 ) -> None:
     model = Model()
     node, twin = Cluster(OPTIONS), Cluster(OPTIONS)
-    pending = None
+    slices = Slices(node, twin)
     for step in script:
+        slices.step()
+        if step == "look":
+            slices.begin_look()
+            continue
         if isinstance(step, str):
-            if pending is not None:
-                node.store.commit(pending.batch(node.store.reader))
-                node.state.checkpoint_done(pending)
-                pending = None
+            slices.end_checkpoint()
             if step == "checkpoint":
                 node.checkpoint()
             elif step == "restart":
                 node.restart()
             else:
-                pending = node.state.begin_checkpoint()
+                slices.begin_checkpoint()
             continue
         applied = node.apply(*step)
         assert verdicts(twin.apply(*step).results) == verdicts(applied.results)
         for operation, result in zip(step, applied.results, strict=True):
             assert expected_agrees(result, model.apply(operation)), (operation, result)
+    slices.end_look()
     check(node.state, node, model)
     assert node.hash() == twin.hash()
+    slices.end_checkpoint()
 
 
 def check(state: StateMachine, node: Cluster, model: Model) -> None:

@@ -391,7 +391,7 @@ def test_outcomes_go_when_the_log_is_trimmed() -> None:
 def test_outcomes_forgotten_during_a_checkpoint_go_with_the_next() -> None:
     node = Cluster()
     node.apply(put_key("k", b""))
-    work = node.state.begin_checkpoint()
+    work = node.state.capture_checkpoint()
     node.state.forget_outcomes_to(2)
     node.store.commit(work.batch(node.store.reader))
     node.state.checkpoint_done(work)

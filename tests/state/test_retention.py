@@ -166,7 +166,7 @@ def test_a_series_whose_last_reading_is_dropped_is_deleted() -> None:
 def test_a_drop_that_comes_while_a_checkpoint_is_on_its_way_is_complete() -> None:
     node = Cluster(StateOptions(page_bytes=128))
     node.apply(write(list(range(1_000)), noise(1_000)))
-    work = node.state.begin_checkpoint()
+    work = node.state.capture_checkpoint()
     node.apply(drop_readings([("s", "m", 900)]), write([5], [1.0]))
     expected = [5, *range(900, 1_000)]
     assert times_of(node) == expected

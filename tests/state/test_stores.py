@@ -38,7 +38,7 @@ def test_checkpoints_in_a_real_store_restore_the_same_state(store: Store) -> Non
         )
         if turn == 6:
             node.apply(delete_series("s0", "*"))
-        work = node.state.begin_checkpoint()
+        work = node.state.capture_checkpoint()
         store.commit(work.batch(store.snapshot))
         node.state.checkpoint_done(work)
         live = node.state.hash(store.snapshot())

@@ -122,6 +122,8 @@ class FakeNode:
             readings_applied_count=9,
             event_counts={"became_candidate": 2, "became_leader": 1, "appended": 40},
             dropped_counts={"older_term": 4},
+            loop_turn_longest_ns={"cycle": 4 * MS},
+            loop_turn_long_counts={"lag": 2},
             write_refusal=self.write_refusal,
             store_bytes_max=1 << 33,
         )
