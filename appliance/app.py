@@ -39,6 +39,7 @@ from appliance.node.access import Access
 from appliance.node.core import NodeCore
 from appliance.node.failpoints import Failpoints
 from appliance.node.options import NodeOptions
+from appliance.node.report import REUSE
 from appliance.node.runtime import Node
 from appliance.node.standby import StandbyNode
 from appliance.node.status import NodeStatus
@@ -129,9 +130,9 @@ async def _one_life(life: Life, failpoints: Failpoints | None) -> None:
         draw_member_id=lambda: life.rng.getrandbits(64) or 1,
     )
     with directory:
-        _found_alone(config, directory)
+        _found_alone(config, directory, keyring)
         identity = directory.identity
-        trust = Trust(config, keyring, identity.cluster_id, identity.member_id)
+        trust = Trust(config, keyring, identity)
         trust.prepare(identity.members)
         desk = FoundingDesk(config.node.name, identity.member_id, founders)
         serving = Serving(
@@ -155,12 +156,14 @@ async def _one_life(life: Life, failpoints: Failpoints | None) -> None:
             await serving.peer_server.stop()
 
 
-def _found_alone(config: Config, directory: DataDirectory) -> None:
+def _found_alone(config: Config, directory: DataDirectory, keyring: Keyring) -> None:
     """A cluster of one asks nobody: it exists, and has its CA, before a port opens."""
     identity = directory.identity
     if identity.cluster_id == 0 and len(config.founders) == 1:
         founding = decide_founding(Founder(config.node.name, identity.member_id, config.founders), {})
         assert founding is not None
+        if not config.security.insecure:
+            keyring.found(founding.cluster_id)
         directory.set_cluster(founding.cluster_id, founding.members, founding.version)
         log.info("founded cluster=%s members=1", hex_id(founding.cluster_id))
 
@@ -188,7 +191,7 @@ async def _run(life: Life, serving: Serving, failpoints: Failpoints | None) -> N
 
 
 def _removed(serving: Serving, reason: str) -> str:
-    text = f"{reason} in {serving.directory.path}; to use this machine again, give it a new data directory and join"
+    text = f"{reason} in {serving.directory.path}; {REUSE}"
     log.critical("%s", text)
     return text
 
@@ -305,6 +308,8 @@ async def _serve_node(life: Life, serving: Serving, parts: Parts) -> None:
     serving.peer_server.answer_authority = trust.authority_for(lambda member: member in core.members)
     serving.peer_server.answer_replace = admission.replace
     core.on_quarantined = _in_turn(core.on_quarantined, life.rebuild_later)
+    # Standing by it has no links: it disturbs nobody.
+    core.on_removed = _in_turn(core.on_removed, lambda _: life.restart())
     life.parts = parts
     keeping = asyncio.create_task(trust.keep(lambda: addresses_of(core.contacts.peers.values())))
     async with (

@@ -113,6 +113,13 @@ MEMBERS_MAX: Final = 16
 VOTERS_MAX: Final = 9
 """Four of them may fail; more only make every write wait for more cards."""
 
+SUPERSEDED_MAX: Final = 16
+"""Clusters that a node was of, or that were made of its own: a majority is lost once in years."""
+
+OUTLIVED_AFTER_NS: Final = 60_000_000_000
+"""A cluster that has worked this long in the life of a node is not ended by the word of one member that left it; if
+shorter, the node may be one of a lost majority that has just come back."""
+
 REMOVED_MEMBERS_MAX: Final = 256
 """Ids that are remembered as removed; an older one that comes back is a stranger, and refused as one."""
 

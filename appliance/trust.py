@@ -20,13 +20,14 @@ from appliance.clock import system_clock
 from appliance.config import Config
 from appliance.errors import ConfigurationError
 from appliance.host.machine import primary_address
-from appliance.model import ClusterId, Member, MemberId
+from appliance.model import Member, MemberId, member_host
 from appliance.node.status import SecurityStatus
 from appliance.node.tokens import NO_FINGERPRINT
 from appliance.peers.authority import fetch_authority
 from appliance.peers.credentials import NotWhoItClaims, PeerCredentials
 from appliance.peers.wire import PeerAddress
 from appliance.security.keyring import Authority, Keyring
+from appliance.storage.identity import Identity
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +41,11 @@ AUTHORITY_PAUSE_S_MAX: Final = 60.0
 class Trust:
     """Of one node, from start to stop."""
 
-    def __init__(self, config: Config, keyring: Keyring, cluster_id: ClusterId, member_id: MemberId) -> None:
+    def __init__(self, config: Config, keyring: Keyring, identity: Identity) -> None:
         """config: with its addresses settled."""
         self._config, self.keyring = config, keyring
-        self._cluster_id, self._member_id = cluster_id, member_id
+        self._cluster_id, self._member_id = identity.cluster_id, identity.member_id
+        self._superseded = identity.superseded
         is_meant_for_others = config.is_reachable or bool(keyring.advertised_host)
         self.is_secured = is_meant_for_others and not config.security.insecure
         self.peer_credentials: PeerCredentials | None = None
@@ -64,7 +66,7 @@ class Trust:
 
     def prepare(self, members: Sequence[Member]) -> None:
         """Make what is missing: the CA where this node is its cluster, its certificate. ConfigurationError."""
-        if len(members) == 1 and not self._config.security.insecure:
+        if len(members) == 1 and not self._config.security.insecure and self.keyring.authority is None:
             self.keyring.found(self._cluster_id)
         self.renew()
         if not self.is_secured:
@@ -76,7 +78,9 @@ class Trust:
                 "--initial-members; allow it with --insecure (security.insecure = true), or found it anew: start one "
                 "node alone and let the others join (`raftberry invite`)"
             )
-        self.peer_credentials = PeerCredentials(lambda: self.keyring.material, self._cluster_id)
+        self.peer_credentials = PeerCredentials(
+            lambda: self.keyring.material, self._cluster_id, superseded=self._superseded
+        )
 
     def renew(self) -> None:
         """A new certificate if it is due, or the machine has another name or address."""
@@ -84,7 +88,11 @@ class Trust:
             cluster_id=self._cluster_id,
             member_id=self._member_id,
             name=self._config.node.name,
-            hosts=host_names(self._config),
+            hosts=[
+                *host_names(self._config),
+                # Old members dial the node by these, and are told that their cluster was superseded.
+                *(member_host(old, self._member_id) for old in self._superseded),
+            ],
             wall_ns=system_clock.wall_ns(),
         )
         if is_new and self._web is not None:

@@ -38,8 +38,8 @@ def recover(
     """Make this node the only member of a new cluster: for a majority that is lost for good. It must not be running.
 
     Without --yes it only says what the node holds and what may be lost. What the lost nodes acknowledged and this one
-    did not hear of is lost, so run it on the node with the highest last index. The cluster gets a new id: the old
-    members can't come back by accident, each joins again with a new data directory.
+    did not hear of is lost, so run it on the node with the highest last index. The cluster gets a new id:
+    an old member that meets this node stands by from then on, and joins again (`raftberry join ... --discard-data`).
 
     \b
     Example: raftberry recover --force-new-cluster --data /var/lib/raftberry
@@ -80,5 +80,8 @@ def recover(
         )
         give(directory.path, owner)
         emit_one(row | {"cluster_id": hex_id(directory.identity.cluster_id)}, output)
-    note("start the node now; the other machines join again, each with a new data directory")
+    note(
+        "start the node now; the other machines join again: `sudo raftberry invite` here, and there the line that it "
+        "prints with --discard-data"
+    )
     return EXIT_OK

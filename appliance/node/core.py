@@ -15,7 +15,7 @@ from functools import partial
 from appliance.clock import Clock
 from appliance.consensus import ConsensusOptions, Engine, EventLog
 from appliance.errors import Quarantined
-from appliance.model import CONFIGURATION, REGULAR, Member, MemberId, Position, Role
+from appliance.model import CONFIGURATION, REGULAR, ClusterId, Member, MemberId, Position, Role
 from appliance.node.acquaintance import Acquaintances
 from appliance.node.barriers import BarrierDone, Barriers
 from appliance.node.changes import ChangeDone, Changes
@@ -32,6 +32,7 @@ from appliance.node.proposals import Done
 from appliance.node.snapshot_answers import SnapshotAnswers
 from appliance.node.snapshot_receiver import SnapshotReceiver
 from appliance.node.snapshot_sender import SnapshotSender
+from appliance.node.superseding import Superseding
 from appliance.node.verification import Verification
 from appliance.node.workers import Workers
 from appliance.node.writing import Send, WritePath
@@ -99,6 +100,7 @@ class NodeCore:
         )
         self.handover, self.changes = Handover(self), Changes(self)
         self.levels, door = Levels(self, state_options.feature_level_max), Doorstep(self)
+        self.superseding = Superseding(self)
         self.hello, self.check_hello, self.on_refused = door.hello, door.check_hello, door.on_refused
         self.housekeeping = Housekeeping(self, journal, plan.checkpoint, recovered.size_bytes)
         self._has_answered_read = False
@@ -110,6 +112,7 @@ class NodeCore:
         self.on_store_replaced: Callable[[Store], None] = lambda _: None
         self.on_quarantined: Callable[[str], None] = lambda _: None
         self.on_removed: Callable[[str], None] = lambda _: None
+        self.on_outlived: Callable[[ClusterId], None] = lambda _: None
         self._heard_ns: dict[MemberId, int] = {}
 
     def _new_engine(self, applied: Position, rng: random.Random) -> Engine:

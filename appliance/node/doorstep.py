@@ -12,6 +12,7 @@ from appliance.node.acquaintance import PROTOCOL, Acquaintances
 from appliance.node.contacts import Contacts
 from appliance.node.identity import Self
 from appliance.node.levels import Levels
+from appliance.node.superseding import Superseding
 from raftberry.internal.v1 import peer_pb2
 
 _Reason = peer_pb2.Refusal.Reason
@@ -25,6 +26,7 @@ class Meeting(Protocol):
     acquaintances: Acquaintances
     contacts: Contacts
     levels: Levels
+    superseding: Superseding
 
     def new_frame(self) -> peer_pb2.Frame: ...
 
@@ -50,6 +52,8 @@ class Doorstep:
         return frame
 
     def check_hello(self, frame: peer_pb2.Frame) -> peer_pb2.Refusal | None:
+        if refusal := self._node.superseding.judge(frame):
+            return refusal
         if self._node.quarantine_reason or frame.hello.quarantined:
             return peer_pb2.Refusal(
                 reason=_Reason.REASON_QUARANTINED, message="one of the two nodes is quarantined"
@@ -66,6 +70,8 @@ class Doorstep:
             node.quarantine(refusal.message)
         if refusal.reason == _Reason.REASON_REMOVED and node.contacts.is_removal_news(refusal):
             node.remove(removal_of(node.me, refusal.configuration_version))
+        if refusal.reason == _Reason.REASON_SUPERSEDED:
+            node.superseding.heard(refusal)
 
 
 def removal_of(me: Self, version: int) -> str:

@@ -13,6 +13,8 @@ class Self:
 
     members: whom it knew when it stopped, or was told of when it joined; members_version: of the configuration they
     are from, 1 for the founders. peer_address: where others reach it, as its options say now; empty: they don't say.
+    superseded: clusters that this node was of before it was made a new one. outlived: clusters that were made of this
+    one while it had a majority, so that it goes on.
     """
 
     member_id: MemberId
@@ -23,3 +25,5 @@ class Self:
     version: str
     members_version: int = 1
     peer_address: str = ""
+    superseded: tuple[ClusterId, ...] = ()
+    outlived: tuple[ClusterId, ...] = ()

@@ -12,6 +12,11 @@ from appliance.node.watches import Watches
 
 SECOND_NS = 1_000_000_000
 
+REUSE = (
+    "to use this machine again, `sudo raftberry invite` on a member, and here the line that it prints with "
+    "--discard-data (a plaintext cluster: an empty data directory)"
+)
+
 
 class Running(Protocol):
     started_ns: int
@@ -87,15 +92,15 @@ def _match_index(core: NodeCore, *, is_self: bool, member_id: MemberId) -> int:
 def _alarms(core: NodeCore, running: Running) -> tuple[str, ...]:
     alarms: list[str] = []
     if core.is_removed:
-        alarms.append(
-            f"{core.quarantine_reason}; to use this machine again, stop the node, give it a new data directory and join"
-        )
+        alarms.append(f"{core.quarantine_reason}; {REUSE}")
     elif core.quarantine_reason:
         alarms.append(f"quarantined: {core.quarantine_reason}")
     elif not running.is_serving():
         alarms.append(
             "no majority has confirmed a leader within two election timeouts: writes wait or are refused"
         )
+    if rival := core.superseding.alarm():
+        alarms.append(rival)
     if core.verification.alarm:
         alarms.append(core.verification.alarm)
     if len(core.members) == 1:

@@ -10,7 +10,7 @@ can be used with (RESTRICTED_CIPHERS), and what was negotiated is looked at agai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import grpc
@@ -30,8 +30,15 @@ class NotWhoItClaims(Exception):
 class PeerCredentials:
     """Both sides of mutual TLS of one node."""
 
-    def __init__(self, material: Callable[[], TlsMaterial], cluster_id: ClusterId) -> None:
-        self._material, self._cluster_id = material, cluster_id
+    def __init__(
+        self,
+        material: Callable[[], TlsMaterial],
+        cluster_id: ClusterId,
+        *,
+        superseded: Sequence[ClusterId] = (),
+    ) -> None:
+        """superseded: clusters that this node was of; their members are heard, to be told so."""
+        self._material, self._cluster_id, self._superseded = material, cluster_id, superseded
         self._served = material()
         self.server: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
             _configuration(self._served),
@@ -48,9 +55,12 @@ class PeerCredentials:
         """The name that the certificate of whom we dial must have; None: of any member."""
         return NODE_HOST if member_id is None else member_host(self._cluster_id, member_id)
 
-    def check(self, context: Mapping[str, Iterable[bytes]], member_id: MemberId) -> None:
-        """The auth context of a call from that member; NotWhoItClaims."""
-        wanted = member_uri(self._cluster_id, member_id)
+    def check(
+        self, context: Mapping[str, Iterable[bytes]], member_id: MemberId, claimed: ClusterId | None = None
+    ) -> None:
+        """The auth context of a call from that member; NotWhoItClaims. claimed: of what cluster it says it is."""
+        cluster_id = claimed if claimed and claimed in self._superseded else self._cluster_id
+        wanted = member_uri(cluster_id, member_id)
         uris = [uri.decode("utf-8", "replace") for uri in context.get(_URI, ())]
         if uris != [wanted]:
             raise NotWhoItClaims(

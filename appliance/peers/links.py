@@ -16,7 +16,7 @@ from functools import partial
 
 import grpc
 
-from appliance.model import MemberId, hex_id
+from appliance.model import ClusterId, MemberId, hex_id
 from appliance.peers.credentials import NotWhoItClaims
 from appliance.peers.events import LinkEvents
 from appliance.peers.inbound import InboundLane, read_hello
@@ -100,7 +100,10 @@ class PeerLinks:
         try:
             hello = await read_hello(context, timeout_s=self._server.options.hello_timeout_s)
             if self._server.credentials is not None:
-                self._server.credentials.check(context.auth_context(), MemberId(hello.from_member))
+                cluster_id = ClusterId(hello.hello.cluster_id)
+                self._server.credentials.check(
+                    context.auth_context(), MemberId(hello.from_member), cluster_id
+                )
             credit_bytes = self._server.options.credit_bytes
             inbound = InboundLane(context, hello, _lane_of(context), credit_bytes=credit_bytes)
             reason = await self._serve(inbound, hello)

@@ -171,7 +171,10 @@ class Keyring:
     # making and renewing ------------------------------------------------------------------------------------
 
     def found(self, cluster_id: ClusterId) -> None:
-        """This node alone is the cluster: make its CA, unless it has one. One of another cluster is replaced."""
+        """This node alone begins the cluster: make its CA, unless it has. One of an earlier cluster is replaced.
+
+        A cluster that is recovered keeps its CA, though it gets another id: what clients know of it stays true.
+        """
         if self.authority is None or not self.authority.is_of(cluster_id):
             self.set_authority(Authority.create(cluster_id))
             remove(self.path / NODE_FILE)

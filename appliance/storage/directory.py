@@ -6,7 +6,7 @@
     CURRENT    names the store in use
     store.N/   LMDB environment of the store
     QUARANTINED  there once peers or damage have put this node in doubt: why
-    REMOVED    there once this node is no member of its cluster any more: since when, and what to do
+    REMOVED    there once this node is no member of its cluster any more, or the cluster was superseded: how that came
     CREATING   there while the first start is not finished; what it left is thrown away
 
 Invariant: a directory is used only if all of it is there and it is this node's. A member id is
@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from appliance.errors import CorruptData, DataDirectoryRefused
+from appliance.limits import SUPERSEDED_MAX
 from appliance.model import ClusterId, Configuration, Member, MemberId, hex_id
 from appliance.storage.files import remove, sync_directory, write_file
 from appliance.storage.identity import Identity, decode_identity, encode_identity
@@ -166,11 +167,25 @@ class DataDirectory:
         self.set_cluster(cluster_id, configuration.members, configuration.version)
 
     def renew_cluster(self, cluster_id: ClusterId, members: Sequence[Member], version: int) -> None:
-        """The node is of another cluster from now on: nobody of the old one will talk to it."""
+        """The node is of another cluster from now on: nobody of the old one will talk to it, and it tells them why."""
         remove(self._path / REMOVED_FILE)
+        superseded = (*self._identity.superseded, self._identity.cluster_id)[-SUPERSEDED_MAX:]
         self._write_identity(
-            replace(self._identity, cluster_id=cluster_id, members=tuple(members), members_version=version)
+            replace(
+                self._identity,
+                cluster_id=cluster_id,
+                members=tuple(members),
+                members_version=version,
+                superseded=superseded,
+                outlived=(),
+            )
         )
+
+    def outlive(self, cluster_id: ClusterId) -> None:
+        """Durable: that cluster was made of this one, and this one goes on all the same."""
+        if cluster_id not in self._identity.outlived:
+            outlived = (*self._identity.outlived, cluster_id)[-SUPERSEDED_MAX:]
+            self._write_identity(replace(self._identity, outlived=outlived))
 
     def remember_members(self, members: Sequence[Member], version: int) -> None:
         """Whom to dial at the next start. An older version than what is held is passed over."""

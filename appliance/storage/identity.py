@@ -7,6 +7,7 @@ Layout: records.py's envelope (key "identity") around JSON with sorted keys, ids
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,6 +27,8 @@ class Identity:
 
     members: as last heard of, for dialling at the next start; members_version: of the configuration they are from,
     1 for the founders. What counts for votes and majorities is in the log and the store.
+    superseded: the clusters it was of before `recover --force-new-cluster`, oldest first. outlived: clusters that a
+    member of this one was made into while the others had a majority.
     """
 
     member_id: MemberId
@@ -35,6 +38,8 @@ class Identity:
     founders: tuple[str, ...]
     members: tuple[Member, ...]
     members_version: int = 1
+    superseded: tuple[ClusterId, ...] = ()
+    outlived: tuple[ClusterId, ...] = ()
     format: int = DIRECTORY_FORMAT
 
 
@@ -59,6 +64,9 @@ def encode_identity(identity: Identity) -> bytes:
     }
     if identity.members_version != 1:
         document["members_version"] = identity.members_version
+    for name, clusters in (("superseded", identity.superseded), ("outlived", identity.outlived)):
+        if clusters:
+            document[name] = list(map(hex_id, clusters))
     payload = json.dumps(document, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return encode_record(_KEY, payload.encode()) + b"\n"
 
@@ -85,10 +93,16 @@ def decode_identity(content: bytes) -> Identity:
             founders=tuple(document["founders"]),
             members=tuple(_member(fields) for fields in document["members"]),
             members_version=document.get("members_version", 1),
+            superseded=_clusters(document.get("superseded", ())),
+            outlived=_clusters(document.get("outlived", ())),
             format=directory_format,
         )
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptData(_WHERE, f"unreadable: {error!r}; {REBUILD_HINT}") from error
+
+
+def _clusters(ids: Iterable[str]) -> tuple[ClusterId, ...]:
+    return tuple(ClusterId(int(one, 16)) for one in ids)
 
 
 def _member(fields: dict[str, Any]) -> Member:

@@ -72,6 +72,11 @@ def test_identity_golden_bytes() -> None:
     later = replace(IDENTITY, members_version=5)
     assert b'"members_version":5,"name"' in encode_identity(later)
     assert decode_identity(encode_identity(later)) == later
+    recovered = replace(IDENTITY, superseded=(ClusterId(1), ClusterId(2)), outlived=(ClusterId(3),))
+    assert b'"outlived":["0000000000000003"],"superseded":["0000000000000001","0000000000000002"]}' in (
+        encode_identity(recovered)
+    )
+    assert decode_identity(encode_identity(recovered)) == recovered
 
 
 def test_keys_of_the_store_are_durable() -> None:
