@@ -113,7 +113,7 @@ def assemble(serving: Serving, failpoints: Failpoints | None) -> Parts:
         directory.replace_store(store)
 
     core.on_store_replaced, core.on_quarantined = replaced, directory.quarantine
-    core.on_removed, core.on_outlived = directory.mark_removed, directory.outlive
+    core.on_removed, core.superseding.on_outlived = directory.mark_removed, directory.outlive
     core.contacts.on_peers_changed = lambda members: parts.links.set_peers(addresses_of(members))
     core.contacts.on_members_heard = partial(_remember_members, serving, workers)
     return parts

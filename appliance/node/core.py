@@ -15,7 +15,7 @@ from functools import partial
 from appliance.clock import Clock
 from appliance.consensus import ConsensusOptions, Engine, EventLog
 from appliance.errors import Quarantined
-from appliance.model import CONFIGURATION, REGULAR, ClusterId, Member, MemberId, Position, Role
+from appliance.model import CONFIGURATION, REGULAR, Member, MemberId, Position, Role
 from appliance.node.acquaintance import Acquaintances
 from appliance.node.barriers import BarrierDone, Barriers
 from appliance.node.changes import ChangeDone, Changes
@@ -98,21 +98,18 @@ class NodeCore:
             self._installed,
             self._snapshot_answers.send,
         )
-        self.handover, self.changes = Handover(self), Changes(self)
+        self.handover, self.changes, self.superseding = Handover(self), Changes(self), Superseding(self)
         self.levels, door = Levels(self, state_options.feature_level_max), Doorstep(self)
-        self.superseding = Superseding(self)
         self.hello, self.check_hello, self.on_refused = door.hello, door.check_hello, door.on_refused
         self.housekeeping = Housekeeping(self, journal, plan.checkpoint, recovered.size_bytes)
-        self._has_answered_read = False
+        self._has_answered_read, self.verification = False, Verification(self)
         self.applied_listeners: list[Callable[[Applied], None]] = []
-        self.verification = Verification(self)
         self.upheaval_listeners: list[Callable[[], None]] = []
         """Called when the state was replaced, or this node serves no more."""
 
         self.on_store_replaced: Callable[[Store], None] = lambda _: None
         self.on_quarantined: Callable[[str], None] = lambda _: None
         self.on_removed: Callable[[str], None] = lambda _: None
-        self.on_outlived: Callable[[ClusterId], None] = lambda _: None
         self._heard_ns: dict[MemberId, int] = {}
 
     def _new_engine(self, applied: Position, rng: random.Random) -> Engine:

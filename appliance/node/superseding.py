@@ -11,6 +11,7 @@ Loop thread only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from appliance.clock import Clock
@@ -35,8 +36,6 @@ class Supersedable(Protocol):
 
     def remove(self, reason: str) -> None: ...
 
-    def on_outlived(self, cluster_id: ClusterId) -> None: ...
-
 
 class Superseding:
     def __init__(self, node: Supersedable) -> None:
@@ -44,6 +43,8 @@ class Superseding:
         self._outlived = set(node.me.outlived)
         self._began_ns = node.clock.monotonic_ns()
         self._alarm, self._alarm_ns = "", 0
+        self.on_outlived: Callable[[ClusterId], None] = lambda _: None
+        """With the cluster that this one goes on in spite of, to be remembered."""
 
     def judge(self, frame: peer_pb2.Frame) -> peer_pb2.Refusal | None:
         """The verdict on whoever dials in: None if it is of no cluster that this node was of."""
@@ -71,7 +72,7 @@ class Superseding:
                 node.remove(_standing_by(node.me, successor))
                 return
             self._outlived.add(successor)
-            node.on_outlived(successor)
+            self.on_outlived(successor)
         self._alarm_ns = node.clock.monotonic_ns()
         self._alarm = (
             f"{refusal.message}, while a majority works here: this cluster goes on, and there are two now; end one of "

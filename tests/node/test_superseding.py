@@ -54,7 +54,7 @@ def test_a_majority_that_has_long_worked_goes_on_and_says_so() -> None:
         made.run_for(LONG_MS)
         outlived: list[ClusterId] = []
         for machine in list(made.machines.values())[1:]:
-            machine.core.on_outlived = outlived.append
+            machine.core.superseding.on_outlived = outlived.append
             told_by_first(made, machine)
             told_by_first(made, machine)
             assert machine.core.role in (Role.LEADER, Role.FOLLOWER)
