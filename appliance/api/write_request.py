@@ -70,7 +70,9 @@ def _parse(raw: bytes) -> wire_pb2.WriteRequestColumns:
         request = wire_pb2.WriteRequestColumns.FromString(raw)
         for readings in request.readings:
             unknown = UnknownFieldSet(readings)
-            if any(unknown[place].field_number in _COLUMN_FIELDS for place in range(len(unknown))):
+            if len(unknown) and any(
+                unknown[place].field_number in _COLUMN_FIELDS for place in range(len(unknown))
+            ):
                 return _repacked(raw)
     except DecodeError as error:
         raise InvalidArgument(
@@ -128,13 +130,15 @@ def _columns(
 
 def _joined(field: str, pieces: Sequence[bytes]) -> bytes:
     """A packed column; encoders may send one in several pieces."""
+    if not pieces:
+        return b""
     if len(pieces) == 1:
         column = pieces[0]
-    elif not pieces:
-        return b""
+        is_whole = not len(column) & 7
     else:
         column = b"".join(pieces)
-    if any(len(piece) & 7 for piece in pieces):
+        is_whole = not any(len(piece) & 7 for piece in pieces)
+    if not is_whole:
         raise InvalidArgument(field, f"{len(column)} bytes are not a packed column of 8 bytes a reading")
     return column
 

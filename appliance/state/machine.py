@@ -41,7 +41,7 @@ from appliance.state.results import (
     StateOptions,
 )
 from appliance.state.retention import RETENTION_KINDS
-from appliance.state.series_table import decode_write, fingerprint_single, fingerprint_write, is_single
+from appliance.state.series_table import decode_write, fingerprint_lone, fingerprint_write, is_lone
 from appliance.state.tables import Tables
 from appliance.storage.store import StoreReader
 from raftberry.internal.v1 import command_pb2
@@ -239,12 +239,12 @@ class StateMachine(StateReads):
         write = operation.write
         series = self._tables.series
         is_once = check_sequence(operation.producer_id, operation.sequence)
-        if is_single(write):
-            fingerprint = fingerprint_single(write) if is_once else 0
+        if is_lone(write):
+            fingerprint = fingerprint_lone(write) if is_once else 0
             first_time = self._first_time(operation, fingerprint) if is_once else None
             if first_time is not None:
                 return OperationResult(Verdict.DUPLICATE, first_time.index)
-            if not series.write_one(write.columns[0]):
+            if not series.write_lone(write.columns):
                 series.write(decode_write(write))
         else:
             columns = decode_write(write)

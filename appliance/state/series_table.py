@@ -90,11 +90,22 @@ class SeriesTable:
             series.append(decoded, message.codec, message.times, message.values)
             self.reading_count += message.count
 
-    def write_one(self, message: command_pb2.SeriesColumns) -> bool:
-        """The column of an is_single write to a series that exists: as write, several times as fast.
+    def write_lone(self, written: Sequence[command_pb2.SeriesColumns]) -> bool:
+        """The columns of an is_lone write to series that exist: as write, several times as fast.
 
         False: it is not that simple, nothing was done.
         """
+        if len(written) == 1:
+            return self._write_one(written[0])
+        for message in written:
+            series = self.by_name.get((message.sensor, message.metric))
+            if series is None or series.integer is not message.integer:
+                return False
+        for message in written:
+            self._write_one(message)
+        return True
+
+    def _write_one(self, message: command_pb2.SeriesColumns) -> bool:
         series = self.by_name.get((message.sensor, message.metric))
         if series is None or series.integer is not message.integer:
             return False
@@ -214,11 +225,15 @@ def decode_columns_of(
     return [(columns, decode_columns(columns)) for columns in written]
 
 
-def is_single(write: command_pb2.WriteReadings) -> bool:
-    """One raw reading, of the right size."""
-    if len(write.columns) != 1:
-        return False
-    columns = write.columns[0]
+def is_lone(write: command_pb2.WriteReadings) -> bool:
+    """One raw reading a column, of the right size: what single sensors send, and gateways for many of them."""
+    written = write.columns
+    if len(written) == 1:
+        return _is_one(written[0])
+    return 0 < len(written) <= limits.READINGS_PER_REQUEST_MAX and all(map(_is_one, written))
+
+
+def _is_one(columns: command_pb2.SeriesColumns) -> bool:
     return (
         columns.count == 1
         and columns.codec == CODEC_RAW
@@ -242,10 +257,12 @@ def fingerprint_write(columns: list[tuple[command_pb2.SeriesColumns, Columns]]) 
     return checksum
 
 
-def fingerprint_single(write: command_pb2.WriteReadings) -> int:
-    """fingerprint_write of an is_single write, without decoding."""
-    message = write.columns[0]
-    return zlib.crc32(message.values, _fingerprint_header(message, 0))
+def fingerprint_lone(write: command_pb2.WriteReadings) -> int:
+    """fingerprint_write of an is_lone write, without decoding."""
+    checksum = 0
+    for message in write.columns:
+        checksum = zlib.crc32(message.values, _fingerprint_header(message, checksum))
+    return checksum
 
 
 def _fingerprint_header(message: command_pb2.SeriesColumns, checksum: int) -> int:
