@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError, Message
 
 from appliance.api import failures
 from appliance.errors import InvalidArgument
-from appliance.rpc import Call, CallOver, Immediate
+from appliance.rpc import Call, CallOver, Immediate, ImmediateStream
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ UNARY_DEADLINE_DEFAULT_NS: Final = 10_000_000_000
 """For unary calls, and for the read barrier of streams, that come without a deadline."""
 
 Context: TypeAlias = Call
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | Immediate"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | Immediate | ImmediateStream"
 Handlers = dict[str, Handler]
 
 
@@ -115,18 +115,13 @@ def message_stream(behaviour: Callable[[Any, Context], Awaitable[None]], request
     return grpc.unary_stream_rpc_method_handler(call, None, serialize)
 
 
-def bidi_stream(behaviour: Callable[[Context], Awaitable[None]]) -> Handler:
-    """A handler that reads bytes and writes messages by itself."""
+def immediate_stream(begin: Callable[[Context, Callable[[Exception], None]], None]) -> Handler:
+    """A stream both ways without a task; begin gets the call, and what ends it with an error."""
 
-    async def call(_requests: AsyncIterator[bytes], context: Context) -> None:
-        try:
-            await behaviour(context)
-        except CallOver:
-            raise
-        except Exception as error:  # noqa: BLE001 the top of a call (style rule 11)
-            await abort(context, error)
+    def call(context: Context) -> None:
+        begin(context, lambda error: context.end(*_status(error)))
 
-    return grpc.stream_stream_rpc_method_handler(call, None, serialize)
+    return ImmediateStream(call)
 
 
 def serialize(response: Message | bytes) -> bytes:

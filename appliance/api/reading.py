@@ -7,7 +7,7 @@ Invariant: validation happens before the node is asked for anything. Loop thread
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 
 from google.protobuf.message import Message
@@ -17,9 +17,9 @@ from appliance.api.access import check_write, present_caller
 from appliance.api.calls import (
     Context,
     Handlers,
-    bidi_stream,
     deadline_ns,
     immediate,
+    immediate_stream,
     message_stream,
     server_stream,
     unary,
@@ -48,7 +48,7 @@ class ReadingService:
     def handlers(self) -> Handlers:
         return {
             "Write": immediate(self.begin_write, _write_response),
-            "StreamWrite": bidi_stream(self.StreamWrite),
+            "StreamWrite": immediate_stream(self.begin_stream_write),
             "GetLatest": server_stream(self.GetLatest, reading_pb2.GetLatestRequest),
             "Query": server_stream(self.Query, reading_pb2.QueryRequest),
             "Watch": message_stream(self.Watch, reading_pb2.WatchRequest),
@@ -63,8 +63,8 @@ class ReadingService:
         check_write(present_caller(), operation)
         return self._node.write(operation, deadline_ns=deadline_ns(context))
 
-    async def StreamWrite(self, context: Context) -> None:
-        await StreamWriter(self._node, context).run()
+    def begin_stream_write(self, context: Context, fail: Callable[[Exception], None]) -> None:
+        StreamWriter(self._node, context, fail).start()
 
     async def GetLatest(
         self, request: reading_pb2.GetLatestRequest, context: Context

@@ -3,13 +3,14 @@
 Invariant: at most STREAM_IN_FLIGHT_MAX requests and STREAM_IN_FLIGHT_BYTES_MAX bytes of one stream wait for their
 outcome; beyond it nothing is read, so the client's own flow control holds it back. A refused request gets its
 status in its response and ends nothing. When the client leaves, what is in flight goes on and nobody waits for it.
-One reader (the call's task) and one writer task a stream, on the loop thread.
+No task: a stream goes on when a request has come, an outcome is there, or a response has left. Loop thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,43 +39,42 @@ class _InFlight:
 
 
 class StreamWriter:
-    """The state of one StreamWrite call."""
+    """The state of one StreamWrite call. fail ends the call for what is no answer to a request."""
 
-    def __init__(self, node: Node, context: Context) -> None:
-        self._node = node
-        self._context = context
+    def __init__(self, node: Node, call: Context, fail: Callable[[Exception], None]) -> None:
+        self._node, self._call, self._fail = node, call, fail
         self._caller = present_caller()
         self._in_flight: deque[_InFlight] = deque()
         self._in_flight_bytes = 0
-        self._arrived = asyncio.Event()
-        self._answered = asyncio.Event()
-        self._is_read = False
+        self._is_reading = self._is_sending = self._is_read = False
 
-    async def run(self) -> None:
-        writer = asyncio.create_task(self._write_responses(), name="stream-write-responses")
+    def start(self) -> None:
+        self._call.on_abandon = self._leave
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if not (self._is_reading or self._is_read or self._is_full()):
+            self._is_reading = True
+            self._call.receive(self._received)
+
+    def _received(self, raw: bytes | None) -> None:
+        self._is_reading = False
+        if raw is EOF:
+            self._is_read = True
+            self._answer()
+            return
         try:
-            await self._read_requests(writer)
-            await writer
-        finally:
-            writer.cancel()
-            for request in self._in_flight:
-                if isinstance(request.outcome, asyncio.Future):
-                    request.outcome.add_done_callback(_forget)
-
-    async def _read_requests(self, writer: asyncio.Task[None]) -> None:
-        while not writer.done():
-            raw = await self._context.read()
-            if raw is EOF:
-                break
             request = self._submit(raw)
-            self._in_flight.append(request)
-            self._in_flight_bytes += request.size_bytes
-            self._arrived.set()
-            while self._is_full() and not writer.done():
-                self._answered.clear()
-                await self._answered.wait()
-        self._is_read = True
-        self._arrived.set()
+        except Exception as error:  # noqa: BLE001 the top of a call (style rule 11)
+            self._fail(error)
+            return
+        self._in_flight.append(request)
+        self._in_flight_bytes += request.size_bytes
+        if isinstance(request.outcome, NotApplied):
+            self._answer()
+        else:
+            request.outcome.add_done_callback(self._answer)
+        self._read_on()
 
     def _submit(self, raw: bytes) -> _InFlight:
         try:
@@ -92,33 +92,49 @@ class StreamWriter:
             or self._in_flight_bytes >= STREAM_IN_FLIGHT_BYTES_MAX
         )
 
-    async def _write_responses(self) -> None:
-        try:
-            while await self._has_next():
-                request = self._in_flight[0]
-                response = await _response(request)
-                self._in_flight.popleft()
-                self._in_flight_bytes -= request.size_bytes
-                self._answered.set()
-                await self._context.write(response)
-        finally:
-            self._answered.set()
-
-    async def _has_next(self) -> bool:
-        while not self._in_flight:
+    def _answer(self, _outcome: object = None) -> None:
+        """The oldest request, once its outcome is there and the response before it has left."""
+        if self._is_sending:
+            return
+        if not self._in_flight:
             if self._is_read:
-                return False
-            self._arrived.clear()
-            await self._arrived.wait()
-        return True
+                self._call.finish()
+            return
+        request = self._in_flight[0]
+        if isinstance(request.outcome, asyncio.Future) and not request.outcome.done():
+            return
+        self._in_flight.popleft()
+        self._in_flight_bytes -= request.size_bytes
+        try:
+            response = _response(request)
+        except Exception as error:  # noqa: BLE001 the top of a call (style rule 11)
+            self._fail(error)
+            return
+        self._is_sending = True
+        self._call.send(response.SerializeToString(), self._sent)
+        self._read_on()
+
+    def _sent(self, is_sent: bool) -> None:
+        self._is_sending = False
+        if is_sent:
+            self._answer()
+        else:
+            self._leave()
+
+    def _leave(self) -> None:
+        """The client is gone: what is in flight goes on, and nobody waits for it."""
+        self._is_read = True
+        for request in self._in_flight:
+            if isinstance(request.outcome, asyncio.Future):
+                request.outcome.remove_done_callback(self._answer)
+                request.outcome.add_done_callback(_forget)
+        self._in_flight.clear()
+        self._call.finish()
 
 
-async def _response(request: _InFlight) -> reading_pb2.StreamWriteResponse:
+def _response(request: _InFlight) -> reading_pb2.StreamWriteResponse:
     if isinstance(request.outcome, NotApplied):
         return _refusal(request, request.outcome)
-    if not request.outcome.done():
-        # wait() leaves the future alone when this call is cancelled: it is the node's.
-        await asyncio.wait((request.outcome,))
     try:
         outcome = request.outcome.result()
     except (NotApplied, OutcomeUnknown) as error:

@@ -46,6 +46,7 @@ class Call:
         "_metadata",
         "_on_end",
         "method",
+        "on_abandon",
         "serialize",
         "task",
     )
@@ -62,6 +63,9 @@ class Call:
         self.serialize: Callable[[Any], bytes] | None = None
         self.task: asyncio.Task[None] | None = None
         """Runs the handler; cancelled when the client leaves."""
+
+        self.on_abandon: Callable[[], None] | None = None
+        """Called when the client leaves before the end, or the port closes: for a handler that is no task."""
 
     # what the client sent --------------------------------------------------------------------------------
 
@@ -167,6 +171,8 @@ class Call:
         self._is_cancelled = True
         if self.task is not None:
             self.task.cancel()
+        if self.on_abandon is not None:
+            self.on_abandon()
 
     def _opening(self) -> tuple[Any, ...]:
         if self._is_opened:

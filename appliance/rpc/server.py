@@ -34,6 +34,14 @@ class CallHead(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class ImmediateStream:
+    """A stream without a task: begin(call) reads and writes by callbacks, and somebody ends the call."""
+
+    begin: Callable[[Call], None]
+    response_serializer: None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Immediate:
     """A unary method without a task: begin(request, call) returns at once, and somebody ends the call later."""
 
@@ -41,7 +49,7 @@ class Immediate:
     response_serializer: None = None
 
 
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | Immediate"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | Immediate | ImmediateStream"
 
 
 class Server:
@@ -131,6 +139,9 @@ class Server:
         call.serialize = handler.response_serializer
         if isinstance(handler, Immediate):
             call.receive(lambda data: self._begin(call, handler, data, context))
+        elif isinstance(handler, ImmediateStream):
+            call.watch_close()
+            self._guard(call, context, handler.begin, call)
         elif handler.request_streaming:
             self._run(call, handler, call, context)
         else:
@@ -149,8 +160,13 @@ class Server:
         if data is None:
             call.end(grpc.StatusCode.CANCELLED, "the request did not arrive whole")
             return
+        self._guard(call, context, handler.begin, data, call)
+
+    def _guard(
+        self, call: Call, context: contextvars.Context, begin: Callable[..., None], *arguments: object
+    ) -> None:
         try:
-            context.run(handler.begin, data, call)
+            context.run(begin, *arguments)
         except Exception as error:  # noqa: BLE001 - the top of a call
             self._fail(call, error)
 

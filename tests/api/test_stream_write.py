@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
 from appliance import limits
 from appliance.api.stream_write import STREAM_IN_FLIGHT_BYTES_MAX, StreamWriter
-from appliance.errors import OutcomeUnknown
+from appliance.errors import Fatal, OutcomeUnknown
 from raftberry.v1 import reading_pb2
 from tests.api.fake_node import FakeNode, Outcome
 
 
 class Client:
-    """Stands for grpc's context: sends the same request for ever, keeps the responses."""
+    """Stands for the call: sends the same request for ever, keeps the responses."""
 
     def __init__(self, reading_count: int = 1) -> None:
         readings = reading_pb2.Readings(
@@ -26,14 +27,26 @@ class Client:
         self.raw = reading_pb2.StreamWriteRequest(readings=[readings]).SerializeToString()
         self.read_count = 0
         self.responses: list[reading_pb2.StreamWriteResponse] = []
+        self.on_abandon: Callable[[], None] | None = None
+        self.is_finished = False
+        self.errors: list[Exception] = []
 
-    async def read(self) -> bytes:
-        await asyncio.sleep(0)
-        self.read_count += 1
-        return self.raw
+    def start(self, node: FakeNode) -> None:
+        StreamWriter(node, self, self.errors.append).start()  # type: ignore[arg-type]
 
-    async def write(self, response: reading_pb2.StreamWriteResponse) -> None:
-        self.responses.append(response)
+    def receive(self, then: Callable[[bytes | None], None]) -> None:
+        def give() -> None:
+            self.read_count += 1
+            then(self.raw)
+
+        asyncio.get_running_loop().call_soon(give)
+
+    def send(self, message: bytes, then: Callable[[bool], None]) -> None:
+        self.responses.append(reading_pb2.StreamWriteResponse.FromString(message))
+        asyncio.get_running_loop().call_soon(then, True)
+
+    def finish(self) -> None:
+        self.is_finished = True
 
 
 async def settle(client: Client) -> None:
@@ -54,7 +67,7 @@ def node() -> FakeNode:
 
 async def test_nothing_is_read_beyond_the_requests_in_flight(node: FakeNode) -> None:
     client = Client()
-    call = asyncio.create_task(StreamWriter(node, client).run())  # type: ignore[arg-type]
+    client.start(node)
     await settle(client)
     assert client.read_count == len(node.pending) == limits.STREAM_IN_FLIGHT_MAX
     for future in node.pending[:10]:
@@ -62,20 +75,18 @@ async def test_nothing_is_read_beyond_the_requests_in_flight(node: FakeNode) -> 
     await settle(client)
     assert client.read_count == limits.STREAM_IN_FLIGHT_MAX + 10
     assert len(client.responses) == 10
-    call.cancel()
 
 
 async def test_nothing_is_read_beyond_the_bytes_in_flight(node: FakeNode) -> None:
     client = Client(reading_count=100_000)
-    call = asyncio.create_task(StreamWriter(node, client).run())  # type: ignore[arg-type]
+    client.start(node)
     await settle(client)
     assert client.read_count == -(-STREAM_IN_FLIGHT_BYTES_MAX // len(client.raw))
-    call.cancel()
 
 
 async def test_responses_keep_the_order_of_requests(node: FakeNode) -> None:
     client = Client()
-    call = asyncio.create_task(StreamWriter(node, client).run())  # type: ignore[arg-type]
+    client.start(node)
     await settle(client)
     node.pending[1].set_result(Outcome(index=11))
     await settle(client)
@@ -83,23 +94,31 @@ async def test_responses_keep_the_order_of_requests(node: FakeNode) -> None:
     node.pending[0].set_result(Outcome(index=10))
     await settle(client)
     assert [response.index for response in client.responses] == [10, 11]
-    call.cancel()
 
 
 async def test_a_client_that_leaves_takes_nothing_from_the_node(
     node: FakeNode, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = Client()
-    call = asyncio.create_task(StreamWriter(node, client).run())  # type: ignore[arg-type]
+    client.start(node)
     await settle(client)
-    call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
+    assert client.on_abandon is not None
+    client.on_abandon()
+    assert client.is_finished
     await asyncio.sleep(0)
     assert not any(future.cancelled() for future in node.pending)
     for future in node.pending:
         future.set_exception(OutcomeUnknown("late"))
     node.pending.clear()
     await asyncio.sleep(0)
-    assert [task for task in asyncio.all_tasks() if task.get_name().startswith("stream-write")] == []
     assert "never retrieved" not in caplog.text
+
+
+async def test_what_is_no_answer_to_a_request_ends_the_call(node: FakeNode) -> None:
+    client = Client()
+    client.start(node)
+    await settle(client)
+    node.pending[0].set_exception(Fatal("the disk failed"))
+    await settle(client)
+    assert [str(error) for error in client.errors] == ["the disk failed"]
+    assert not client.responses
