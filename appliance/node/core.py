@@ -102,8 +102,8 @@ class NodeCore:
         self.levels, door = Levels(self, state_options.feature_level_max), Doorstep(self)
         self.hello, self.check_hello, self.on_refused = door.hello, door.check_hello, door.on_refused
         self.housekeeping = Housekeeping(self, journal, plan.checkpoint, recovered.size_bytes)
-        self._has_answered_read, self.verification = False, Verification(self)
         self.applied_listeners: list[Callable[[Applied], None]] = []
+        self._has_answered_read, self.verification = False, Verification(self)
         self.upheaval_listeners: list[Callable[[], None]] = []
         """Called when the state was replaced, or this node serves no more."""
 
