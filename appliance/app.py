@@ -30,6 +30,7 @@ from appliance.config import Config
 from appliance.errors import CorruptData, DataDirectoryRefused, RaftberryError, WrittenByNewer
 from appliance.host.journal import configure_logging
 from appliance.host.machine import machine_id
+from appliance.host.memory import bound_memory
 from appliance.host.notify import from_environment as notifier_from_environment
 from appliance.host.patience import more_time
 from appliance.joining import complete, read_intent
@@ -77,6 +78,7 @@ async def serve(
     # What the watchdog's SIGABRT interrupted shows in the journal, for every thread.
     faulthandler.enable()
     sys.setswitchinterval(GIL_SWITCH_INTERVAL_S)
+    bound_memory()
     life = Life(config, system_random(), notifier_from_environment(), read_again or (lambda: config))
     failpoints = Failpoints(failpoint, life.rng) if failpoint else None
     _prepare_loop(life.end)

@@ -11,10 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from appliance.host.memory import give_back
 from appliance.host.resources import card_life_used_percent, read_resources
+from appliance.limits import MIB
 from appliance.node.core import NodeCore
 
 EVERY_S: Final = 5.0
+GROWTH_BYTES: Final = 16 * MIB
+"""Of memory since free memory was last given back to the system: then it is done again."""
 
 
 @contextmanager
@@ -27,13 +31,22 @@ def watching_disk(core: NodeCore, data: Path) -> Iterator[None]:
 
 
 async def _watch(core: NodeCore, data: Path) -> None:
+    floor_bytes = 0
     while True:
-        await observe(core, data)
+        memory_bytes = await observe(core, data)
+        if memory_bytes > floor_bytes + GROWTH_BYTES:
+            floor_bytes = await asyncio.get_running_loop().run_in_executor(None, _give_back, data)
+        floor_bytes = min(floor_bytes, memory_bytes)
         await asyncio.sleep(EVERY_S)
 
 
-async def observe(core: NodeCore, data: Path) -> None:
-    """Once; a figure that cannot be had leaves the last one."""
+def _give_back(data: Path) -> int:
+    give_back()
+    return read_resources(data).memory_bytes or 0
+
+
+async def observe(core: NodeCore, data: Path) -> int:
+    """Once; a figure that cannot be had leaves the last one. Returns what memory is in use, 0: not known."""
     loop = asyncio.get_running_loop()
     found = await loop.run_in_executor(None, read_resources, data)
     life = await loop.run_in_executor(None, card_life_used_percent, data)
@@ -42,3 +55,4 @@ async def observe(core: NodeCore, data: Path) -> None:
     house.budget.card_life_used_percent = life or 0
     if found.written_bytes is not None:
         house.budget.observe(found.written_bytes, core.pipeline.durations.count)
+    return found.memory_bytes or 0

@@ -82,8 +82,15 @@ class ThreadWorkers:
         return passing
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while self._do_next():
+            pass
+
+    def _do_next(self) -> bool:
+        """In a frame of its own: a checkpoint's megabytes must not stay until there is another job."""
+        job = self._jobs.get()
+        if job is not None:
             self._execute(*job)
+        return job is not None
 
     def _execute(self, work: Callable[[], object], done: Callable[..., None]) -> None:
         try:

@@ -1,0 +1,67 @@
+"""Memory that the C library and Python's collector would keep, or walk through at once.
+
+Invariant: nothing here changes what a program computes. `bound_memory` is called once, before there are threads;
+`give_back` from a thread that may wait.
+Measured with 10 million readings: RssAnon 174 MiB after a query over all of them, 107 once free memory was given back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from typing import Any, Final
+
+_LIBC: Final = ctypes.CDLL(None)
+
+_TRIM_THRESHOLD: Final = -1
+_MMAP_THRESHOLD: Final = -3
+_ARENA_MAX: Final = -8
+"""malloc.h of glibc."""
+
+MMAP_BYTES: Final = 256 * 1024
+"""Larger blocks are mapped alone, and unmapped when they are free. Setting it keeps glibc from raising it to 32 MiB."""
+
+ARENAS: Final = 2
+"""By default 8 a core: threads that take turns with one lock would leave free memory in each."""
+
+
+def bound_memory() -> None:
+    """Free memory goes back to the system; the collector's longest pass stays short however much there is."""
+    if hasattr(_LIBC, "mallopt"):
+        _LIBC.mallopt(_MMAP_THRESHOLD, MMAP_BYTES)
+        _LIBC.mallopt(_TRIM_THRESHOLD, MMAP_BYTES)
+        _LIBC.mallopt(_ARENA_MAX, ARENAS)
+    if _survivors.collected not in gc.callbacks:
+        gc.callbacks.append(_survivors.collected)
+
+
+def give_back() -> None:
+    """Free pages in the middle of the heap go too. Some milliseconds, without the interpreter's lock."""
+    if hasattr(_LIBC, "malloc_trim"):
+        _LIBC.malloc_trim(0)
+
+
+class Survivors:
+    """What survived a pass over the oldest generation is not looked at again, until there is twice as much of it.
+
+    Ten thousand series would make each such pass hold the interpreter for 30 ms (measured), for nothing: they are in
+    no cycle. What is in one and ends later waits for the pass over everything, and those come ever more rarely.
+    """
+
+    def __init__(self) -> None:
+        self._count_at_full_pass = 0
+        self._is_full_pass_next = True
+
+    def collected(self, phase: str, info: dict[str, Any]) -> None:
+        """For gc.callbacks."""
+        if phase != "stop" or info["generation"] < 2:
+            return
+        gc.freeze()
+        if self._is_full_pass_next:
+            self._is_full_pass_next, self._count_at_full_pass = False, gc.get_freeze_count()
+        elif gc.get_freeze_count() > 2 * self._count_at_full_pass:
+            self._is_full_pass_next = True
+            gc.unfreeze()
+
+
+_survivors: Final = Survivors()

@@ -1,0 +1,65 @@
+"""What survived is passed over by the collector, but not for ever."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from appliance.host.memory import Survivors, give_back
+
+OLDEST = {"generation": 2}
+
+
+class Ring:
+    def __init__(self) -> None:
+        self.ring = self
+
+
+@pytest.fixture(autouse=True)
+def thawed() -> Iterator[None]:
+    yield
+    gc.unfreeze()
+    gc.collect()
+
+
+def test_survivors_of_a_full_pass_are_frozen_and_young_cycles_are_still_found() -> None:
+    survivors = Survivors()
+    gc.collect()
+    survivors.collected("stop", OLDEST)
+    assert gc.get_freeze_count() > 1_000
+    lost = weakref.ref(Ring())
+    gc.collect()
+    assert lost() is None
+
+
+def test_a_cycle_that_ended_after_it_was_frozen_goes_when_the_frozen_have_doubled() -> None:
+    survivors = Survivors()
+    ring = Ring()
+    lost = weakref.ref(ring)
+    gc.collect()
+    survivors.collected("stop", OLDEST)
+    del ring
+    gc.collect()
+    survivors.collected("stop", OLDEST)
+    assert lost() is not None
+    kept = [[number] for number in range(2 * gc.get_freeze_count())]
+    gc.collect()
+    survivors.collected("stop", OLDEST)
+    assert gc.get_freeze_count() == 0, "the next pass looks at everything"
+    gc.collect()
+    assert lost() is None
+    survivors.collected("stop", OLDEST)
+    assert gc.get_freeze_count() > len(kept)
+
+
+def test_passes_over_the_young_freeze_nothing() -> None:
+    Survivors().collected("stop", {"generation": 1})
+    Survivors().collected("start", OLDEST)
+    assert gc.get_freeze_count() == 0
+
+
+def test_memory_is_given_back() -> None:
+    give_back()
