@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from appliance.clock import Clock
-from appliance.errors import NotApplied, PermissionDenied, RateLimited, Unauthenticated
+from appliance.errors import PermissionDenied, RateLimited, Unauthenticated
 from appliance.limits import TOKENS_MAX
 from appliance.node.tokens import hash_token
 from appliance.state.access import AccessTable, TokenRecord
@@ -156,6 +156,12 @@ class Access:
         """
         if not self._is_token_required:
             return EVERYONE
+        caller = self._caller_of(authorization)
+        caller.check()
+        return caller
+
+    def _caller_of(self, authorization: str | None) -> TokenCaller:
+        """Whose token this is, ended or not. Raises Unauthenticated."""
         if not authorization:
             raise Unauthenticated(
                 "this cluster asks for a token: send metadata `authorization: Bearer TOKEN` (commands: --token or "
@@ -175,20 +181,34 @@ class Access:
             if len(self._callers) >= 2 * TOKENS_MAX:
                 self._callers.clear()
             caller = self._callers[digest] = TokenCaller(self, record)
-        caller.check()
         return caller
 
     @property
     def is_required(self) -> bool:
         return self._is_token_required
 
-    def reader(self, token: str) -> str | None:
-        """For the dashboard: the name of a token that may read every series; None: this one may not."""
+    def reader(self, token: str) -> str:
+        """For the dashboard: the name of a token that may read every series. Counts as one request of the token.
+
+        Raises Unauthenticated, PermissionDenied, RateLimited.
+        """
+        caller = self._caller_of(f"Bearer {token}")
+        caller.check()
+        if not caller.may_read_all:
+            raise PermissionDenied(
+                f"token {caller.name} may not read every series, which the dashboard shows; "
+                "`sudo raftberry token create NAME --read '*'` makes one that may"
+            )
+        return caller.name
+
+    def is_reader(self, token: str) -> bool:
+        """Whether it still may; counts as no request."""
         try:
-            caller = self.authorize(f"Bearer {token}")
-        except NotApplied:
-            return None
-        return caller.name if isinstance(caller, TokenCaller) and caller.may_read_all else None
+            caller = self._caller_of(f"Bearer {token}")
+            self.check(caller.record)
+        except Unauthenticated:
+            return False
+        return caller.may_read_all
 
     def check(self, record: TokenRecord) -> None:
         """Raises Unauthenticated when the token was revoked or has ended since."""

@@ -36,7 +36,7 @@ async def get_live(request: Request) -> Response:
     observing: Observing = request.app.state.observing
     sessions: Sessions = request.app.state.sessions
     observer = observing.observe()
-    return _EventStream(_lines(observer, request.app.state.node.name, lambda: sessions.allows(request)))
+    return _EventStream(_lines(observer, request.app.state.node.name, lambda: sessions.still_allows(request)))
 
 
 class _EventStream(Response):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from appliance.errors import Unauthenticated
 from appliance.model import Position
 from appliance.node.figures import Figures
 from appliance.node.observing import Observer
@@ -59,8 +60,14 @@ class Access(Protocol):
     def is_required(self) -> bool:
         """False: the cluster has no tokens, and whoever reaches the port may read."""
 
-    def reader(self, token: str) -> str | None:
-        """The name of the token's owner, if it may read status and readings; asked at every request."""
+    def reader(self, token: str) -> str:
+        """The name of the token's owner, if it may read status and readings; asked at every request.
+
+        Raises Unauthenticated and PermissionDenied with the reason, and RateLimited.
+        """
+
+    def is_reader(self, token: str) -> bool:
+        """Whether it may, without counting as a request: for what is open already."""
 
 
 class OpenAccess:
@@ -68,8 +75,11 @@ class OpenAccess:
 
     is_required = False
 
-    def reader(self, token: str) -> str | None:
-        return None
+    def reader(self, token: str) -> str:
+        raise Unauthenticated("this cluster has no tokens: nobody needs to log in")
+
+    def is_reader(self, token: str) -> bool:
+        return False
 
 
 class Resources(Protocol):

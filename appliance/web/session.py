@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from appliance.errors import PermissionDenied, Unauthenticated
 from appliance.web.port import Access
 
 COOKIE: Final = "raftberry_session"
@@ -50,10 +51,9 @@ class Sessions:
     def is_required(self) -> bool:
         return self._access.is_required
 
-    def open(self, token: str) -> str | None:
-        """The cookie for a token that may read; None: it may not."""
-        if self._access.reader(token) is None:
-            return None
+    def open(self, token: str) -> str:
+        """The cookie for a token that may read. Raises Unauthenticated and PermissionDenied, and RateLimited."""
+        self._access.reader(token)
         while len(self._sessions) >= SESSIONS_MAX:
             self._sessions.popitem(last=False)
         cookie = secrets.token_urlsafe(32)
@@ -64,23 +64,38 @@ class Sessions:
         self._sessions.pop(cookie, None)
 
     def reader(self, request: Request) -> str | None:
-        """Who asks, by Authorization or by cookie; None: nobody that may read."""
+        """Who asks, by Authorization or by cookie; None: nobody that may read. Raises RateLimited."""
+        token = self._token(request)
+        if not token:
+            return None
+        try:
+            return self._access.reader(token)
+        except (Unauthenticated, PermissionDenied):
+            self.close(request.cookies.get(COOKIE, ""))
+            return None
+
+    def _token(self, request: Request) -> str:
+        """The token behind a request; empty: there is none."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and token:
-            return self._access.reader(token.strip())
+            return token.strip()
         cookie = request.cookies.get(COOKIE, "")
         session = self._sessions.get(cookie)
         if session is None:
-            return None
-        owner = self._access.reader(session.token) if session.ends_s > time.monotonic() else None
-        if owner is None:
+            return ""
+        if session.ends_s <= time.monotonic():
             self.close(cookie)
-        else:
-            self._sessions.move_to_end(cookie)
-        return owner
+            return ""
+        self._sessions.move_to_end(cookie)
+        return session.token
 
     def allows(self, request: Request) -> bool:
+        """Counts as one request of the token. Raises RateLimited."""
         return not self.is_required or self.reader(request) is not None
+
+    def still_allows(self, request: Request) -> bool:
+        """For an answer that goes on: counts as no request."""
+        return not self.is_required or self._access.is_reader(self._token(request))
 
 
 def is_own_host(host: str) -> bool:
@@ -117,11 +132,11 @@ async def post_session(request: Request) -> Response:
         body += part
         if len(body) > BODY_BYTES_MAX:
             return JSONResponse({"error": f"the body has more than {BODY_BYTES_MAX} bytes"}, 413)
-    token = _token_of(body)
-    cookie = sessions.open(token) if token else None
-    if cookie is None:
+    try:
+        cookie = sessions.open(_token_of(body))
+    except (Unauthenticated, PermissionDenied) as error:
         await asyncio.sleep(WRONG_TOKEN_PAUSE_S)
-        return JSONResponse({"error": "this token may not read here, or does not exist"}, 401)
+        return JSONResponse({"error": error.message}, 401)
     response = JSONResponse({"required": sessions.is_required})
     response.set_cookie(
         COOKIE,

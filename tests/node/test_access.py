@@ -167,8 +167,22 @@ def test_the_dashboard_is_for_a_token_that_reads_everything() -> None:
     desk.add("operator", is_operator=True)
     assert desk.access.is_required
     assert desk.access.reader("all") == "name-all"
-    assert [desk.access.reader(text) for text in ("some", "operator", "unknown")] == [None, None, None]
+    for text in ("some", "operator"):
+        with pytest.raises(PermissionDenied, match=f"token name-{text} may not read every series"):
+            desk.access.reader(text)
+    with pytest.raises(Unauthenticated, match="not known here"):
+        desk.access.reader("unknown")
+    assert [text for text in ("all", "some", "operator", "unknown") if desk.access.is_reader(text)] == ["all"]
     assert not Desk(is_token_required=False).access.is_required
+
+
+def test_a_page_that_is_open_costs_nothing_of_its_tokens_rate() -> None:
+    desk = Desk()
+    desk.add("all", read=("*",), requests_per_second=1)
+    assert [desk.access.is_reader("all") for _ in range(5)] == [True] * 5
+    desk.access.reader("all")
+    with pytest.raises(RateLimited):
+        desk.access.reader("all")
 
 
 def test_keys_have_globs_of_their_own() -> None:

@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 
 from appliance.consensus import EventLog
+from appliance.errors import RateLimited, Unauthenticated
 from appliance.host.resources import Resources
 from appliance.model import Position, Role
 from appliance.node.figures import Figures
@@ -170,9 +171,18 @@ class TokenAccess:
 
     def __init__(self) -> None:
         self.tokens = {"secret-1": "anna", "secret-2": "prometheus"}
+        self.requests_left = 1_000
 
-    def reader(self, token: str) -> str | None:
-        return self.tokens.get(token)
+    def reader(self, token: str) -> str:
+        if not self.is_reader(token):
+            raise Unauthenticated("this token is not known here")
+        if self.requests_left <= 0:
+            raise RateLimited("token has used up its rate", retry_ms=100)
+        self.requests_left -= 1
+        return self.tokens[token]
+
+    def is_reader(self, token: str) -> bool:
+        return token in self.tokens
 
 
 def client(

@@ -57,6 +57,24 @@ async def test_a_revoked_token_ends_its_sessions_at_once() -> None:
         assert (await http.get("/api/v1/cluster")).status_code == 401
 
 
+async def test_a_token_that_used_up_its_rate_is_told_so_and_stays_logged_in() -> None:
+    access = TokenAccess()
+    async with client(access=access) as http:
+        await http.post("/api/v1/session", json={"token": "secret-1"})
+        access.requests_left = 0
+        answer = await http.get("/api/v1/cluster")
+        assert (answer.status_code, answer.json()["error"]) == (429, "token has used up its rate")
+        access.requests_left = 10
+        assert (await http.get("/api/v1/cluster")).status_code == 200
+
+
+async def test_a_refused_login_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "WRONG_TOKEN_PAUSE_S", 0.0)
+    async with client(access=TokenAccess()) as http:
+        answer = await http.post("/api/v1/session", json={"token": "wrong"})
+    assert answer.json() == {"error": "this token is not known here"}
+
+
 async def test_a_logout_ends_the_session_on_the_node_too() -> None:
     async with client(access=TokenAccess()) as http:
         await http.post("/api/v1/session", json={"token": "secret-1"})
