@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
+from tests.browser import tokens
 from tests.browser.cluster import Dev, dev_cluster
 
 WAIT_MS: Final = 60_000
@@ -133,16 +134,6 @@ class Tour:
             self.shoot(page, f"raft-{look}", full=look == "phone")
             self.check_accessibility(page, f"raft {look}")
 
-    def login(self) -> None:
-        """Without tokens the form is not needed; that an answer of 401 leads to it is shown with one made up."""
-        with self.page("about:blank", troubles_allowed=True) as page:
-            page.route(
-                "**/api/v1/session", lambda route: route.fulfill(json={"required": True, "name": None})
-            )
-            page.goto(f"{self.dev.web(1)}/#/cluster")
-            expect(page.get_by_label("Token")).to_be_visible()
-            self.shoot(page, "login")
-
     # faults ----------------------------------------------------------------------------------------------
 
     def election(self) -> None:
@@ -164,6 +155,11 @@ class Tour:
             page.wait_for_timeout(300)
             self.shoot(page, "raft-election")
             expect(page.locator(".caption")).to_contain_text("has a majority and leads term")
+            steps = page.locator(".steps li")
+            expect(steps.nth(2)).to_contain_text(
+                re.compile(r"stands in term \d+: [23] of 3 votes; 2 are needed")
+            )
+            expect(steps.nth(3)).to_contain_text("Writes go on")
             self.shoot(page, "raft-elected")
             self.check_accessibility(page, "raft after an election")
             expect(story.filter(has_text="has a majority and leads term").first).to_be_visible()
@@ -214,9 +210,32 @@ def main(build: Path) -> int:
     pictures = build / "screenshots"
     pictures.mkdir(parents=True, exist_ok=True)
     axe = build / "axe.min.js"
-    wanted = sys.argv[2:] or ["pages", "live", "login", "election", "down", "lost"]
+    wanted = sys.argv[2:] or ["tokens", "pages", "live", "election", "down", "lost"]
+    troubles = tour_with_tokens(build, pictures) if "tokens" in wanted else []
+    if wanted != ["tokens"]:
+        troubles += tour_without(build, pictures, axe, wanted)
+    for trouble in troubles:
+        print(f"TROUBLE {trouble}")
+    print(f"{len(troubles)} troubles; pictures in {pictures}")
+    return 1 if troubles else 0
+
+
+def tour_with_tokens(build: Path, pictures: Path) -> list[str]:
+    with sync_playwright() as playwright:
+        browser = launch(playwright)
+        try:
+            return tokens.tour(browser, build, pictures)
+        finally:
+            browser.close()
+
+
+def launch(playwright: Playwright) -> Browser:
+    return playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
+
+
+def tour_without(build: Path, pictures: Path, axe: Path, wanted: list[str]) -> list[str]:
     with dev_cluster(build / "cluster") as dev, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
+        browser = launch(playwright)
         tour = Tour(browser, dev, pictures, axe if axe.exists() else None)
         if "pages" in wanted:
             for look in LOOKS:
@@ -224,17 +243,14 @@ def main(build: Path) -> int:
                     visit(look)
                     print(f"ok {visit.__name__} {look}", flush=True)
         for name, visit_once in {
-            "live": tour.live_chart, "login": tour.login, "election": tour.election, "down": tour.node_down,
+            "live": tour.live_chart, "election": tour.election, "down": tour.node_down,
             "lost": tour.node_of_the_page_down,
         }.items():  # fmt: skip
             if name in wanted:
                 visit_once()
                 print(f"ok {name}", flush=True)
         browser.close()
-    for trouble in tour.troubles:
-        print(f"TROUBLE {trouble}")
-    print(f"{len(tour.troubles)} troubles; pictures in {pictures}")
-    return 1 if tour.troubles else 0
+        return tour.troubles
 
 
 if __name__ == "__main__":
