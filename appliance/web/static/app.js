@@ -33,8 +33,11 @@ function show() {
   if (session.required && !session.name) {
     leave = () => {};
     main.replaceChildren(loginForm());
+    document.getElementById("token").focus();
+    document.getElementById("link").hidden = true;
     return;
   }
+  document.getElementById("link").hidden = false;
   const [title, page] = PAGES[name];
   document.title = `${title} · Raftberry`;
   for (const link of document.querySelectorAll("nav a")) {

@@ -29,7 +29,7 @@ export function clusterPage(root, live) {
       plotted = names.join();
       for (const plot of plots) plot.destroy();
       const series = names.map((name) => ({ label: name, colour: colourOf(name), spanGaps: false }));
-      plots = [new Plot(rateBox, series, { format: format.compact }), new Plot(latencyBox, series, { format: (value) => `${value.toFixed(value < 10 ? 1 : 0)} ms` })];
+      plots = [new Plot(rateBox, series, { format: (value) => (value < 10 && !Number.isInteger(value) ? "" : format.compact(value)) }), new Plot(latencyBox, series, { format: (value) => `${value.toFixed(value < 10 ? 1 : 0)} ms` })];
       for (const plot of plots) plot.options.fromZero = true;
       for (const legend of legends) legend.replaceChildren(...names.map((name) => h("span", {}, h("i", { class: "dot", vars: { "--c": colourOf(name) } }), name)));
     }
@@ -99,7 +99,7 @@ class Tiles {
     this.set("Leader", best.leader || "none", `term ${best.term}`);
     this.set("Quorum", best.has_quorum ? "yes" : "no", `${heard.length} of ${names.length} nodes heard`);
     this.set("Readings a second", format.compact(best.readings_per_second), "");
-    this.set("Commit latency", format.latency(best.commit_latency_us_median), `longest of late ${format.latency(best.commit_latency_us_max)}`);
+    this.set("Commit latency", format.latency(best.commit_latency_us_median), `longest lately ${format.latency(best.commit_latency_us_max)}`);
     this.set("Readings stored", format.compact(best.reading_count), `${format.bytes(best.store_size_bytes + best.journal_size_bytes)} on ${best.name}`);
     this.set("Series", format.count(best.series_count), `${format.count(best.key_count)} keys`);
   }
@@ -109,7 +109,7 @@ export function alarmsOf(live, names) {
   const found = [];
   for (const name of names) {
     const record = live.nodes.get(name);
-    if (live.isSilent(name)) found.push(`${name} is not heard by ${live.own}`);
+    if (live.isSilent(name)) found.push(`${name} is not heard by ${live.own}${bestStatus(live)?.has_quorum ? "; the others are a majority, and writes go on" : ""}`);
     else for (const alarm of record.status?.alarms ?? []) found.push(`${name}: ${alarm}`);
     if (!live.isSilent(name) && record.status?.resources?.clock_synchronized === false && !isOneMachine(live)) {
       found.push(`${name}: its clock is kept by no time service`);

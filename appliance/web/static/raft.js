@@ -1,6 +1,7 @@
 // Raft, live: the cluster's consensus as it happens, slowly enough to follow, with the last minutes to step back into.
 
 import { colourOf, h, s, setClass, setText } from "./dom.js";
+import { ElectionSteps } from "./election.js";
 import { explanation, isStory, movement, sentence } from "./explain.js";
 import * as format from "./format.js";
 import { linkUp, Moment } from "./moment.js";
@@ -8,7 +9,7 @@ import { Player } from "./player.js";
 
 const WIDE = 640;
 const NARROW = 430;
-const HEIGHT = 430;
+const HEIGHT = 390;
 const RADIUS = 56;
 const MESSAGE_MS = 750;
 const MESSAGES_MAX = 40;
@@ -47,7 +48,8 @@ class RaftPage {
   }
 
   build() {
-    this.caption = h("p", { class: "caption", "aria-live": "polite" }, "Waiting for something to happen. Kill a node and watch.");
+    this.caption = h("p", { class: "caption", "aria-live": "polite" }, "All is well: the leader’s heartbeats (grey) tell the others that it lives. End its process, or type “raftberry transfer”, and watch them elect a new one.");
+    this.steps = new ElectionSteps();
     this.links = s("g", {});
     this.nodes = s("g", {});
     this.moving = s("g", {});
@@ -63,7 +65,7 @@ class RaftPage {
       h("h1", {}, "Raft, live"),
       h("div", { class: "grid raft" },
         h("div", { class: "grid" },
-          h("section", { class: "card stage", "aria-label": "The cluster" }, this.caption, this.svg, this.controls()),
+          h("section", { class: "card stage", "aria-label": "The cluster" }, this.caption, this.svg, this.steps.element, this.controls()),
           h("section", { class: "card" }, h("h2", {}, "The log on each node"),
             h("table", { class: "logs" }, h("caption", { class: "sr" }, "The latest entries on each node and whether they are committed there"), h("colgroup", {}, h("col", {}), h("col", {})), this.logs),
             h("p", { class: "keys muted" }, "Green: committed, it can’t be lost any more. Yellow: on this node, not known to be committed. Dashed: not here yet."))),
@@ -139,7 +141,7 @@ class RaftPage {
     const count = Math.max(this.names.length, 1);
     const turn = -Math.PI / 2 + (2 * Math.PI * this.names.indexOf(name)) / count;
     if (count === 1) return [this.width / 2, HEIGHT / 2];
-    return [this.width / 2 + Math.cos(turn) * (this.width === WIDE ? 220 : 142), HEIGHT / 2 + 18 + Math.sin(turn) * (count === 3 ? 145 : 140)];
+    return [this.width / 2 + Math.cos(turn) * (this.width === WIDE ? 220 : 142), HEIGHT / 2 + (count === 3 ? 30 : 13) + Math.sin(turn) * (count === 3 ? 145 : 140)];
   }
 
   send(from, to, look, tag) {
@@ -207,6 +209,7 @@ class RaftPage {
     for (const [a, b, line] of this.lines) setClass(line, linkUp(this.live, a, b, time) ? "link" : "link cut");
     this.sendBeats(moment);
     this.moveMessages();
+    this.steps.draw(this.live, names, time);
     this.drawLogs(moment);
     this.drawControls(time);
     this.showStory(false);

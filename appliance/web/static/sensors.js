@@ -21,6 +21,7 @@ export function sensorsPage(root, live, parameters) {
   const body = h("tbody", {});
   const back = h("button", { type: "button", onclick: () => turn(-PAGE) }, "‹ Previous");
   const on = h("button", { type: "button", onclick: () => turn(PAGE) }, "Next ›");
+  const pages = h("div", { class: "bar after" }, back, on);
   root.append(
     h("h1", {}, "Sensors"),
     h("form", { class: "bar", role: "search", onsubmit: (event) => event.preventDefault() }, h("label", { class: "sr", for: "search" }, "Search"), search),
@@ -29,7 +30,7 @@ export function sensorsPage(root, live, parameters) {
       h("table", {},
         h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Sensor"), h("th", { scope: "col", class: "wide" }, "Metric"), h("th", { scope: "col", class: "num" }, "Last value"), h("th", { scope: "col", class: "num" }, "Time"), h("th", { scope: "col", class: "num wide" }, "Readings"), h("th", { scope: "col", class: "num wide" }, "Sealed on disk"))),
         body)),
-    h("div", { class: "bar" }, back, on));
+    pages);
 
   function turn(by) {
     offset = Math.max(offset + by, 0);
@@ -54,6 +55,7 @@ export function sensorsPage(root, live, parameters) {
     setText(total, count === 0 ? (search.value ? "No series has that in its name." : "No series yet: write a reading, and it is here.") : `${format.count(offset + 1)} to ${format.count(until)} of ${format.count(count)} series`);
     back.disabled = offset === 0;
     on.disabled = until >= count;
+    pages.hidden = back.disabled && on.disabled;
     const rows = series.map((each) => `${each.sensor}\n${each.metric}`).join("\n\n");
     if (body.dataset.rows !== rows) {
       body.dataset.rows = rows;
