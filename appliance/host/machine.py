@@ -6,14 +6,23 @@ board, where the board has a serial number.
 
 from __future__ import annotations
 
+import array
+import fcntl
 import hashlib
 import os
 import platform
 import socket
+import struct
 from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path("/")
+
+_SIOCGIFCONF: Final = 0x8912
+_SIOCGIFFLAGS: Final = 0x8913
+_IFF_UP: Final = 1
+_IFREQ_BYTES: Final = 40
+_INTERFACES_MAX: Final = 64
 
 _MACHINE_ID_FILES: Final = ("etc/machine-id", "var/lib/dbus/machine-id")
 _SERIAL_FILES: Final = ("proc/device-tree/serial-number", "sys/firmware/devicetree/base/serial-number")
@@ -40,15 +49,36 @@ def describe_machine(root: Path = ROOT) -> str:
 
 
 def primary_address() -> str:
-    """The address that this machine is reached by from its network; empty without one. Nothing is sent."""
+    """The address that this machine is reached by from its network; empty without one. Nothing is sent.
+
+    Without a way out (an island of Pis has no gateway): the first of its interfaces by name.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             # A documentation address (RFC 5737): what the routing table would send from.
             probe.connect(("192.0.2.1", 9))
         except OSError:
-            return ""
+            found = [address for _, address in sorted(_interfaces(probe)) if not address.startswith("127.")]
+            return found[0] if found else ""
         address: str = probe.getsockname()[0]
         return address
+
+
+def _interfaces(probe: socket.socket) -> list[tuple[str, str]]:
+    """(name, IPv4 address) of those that are up. By netdevice(7): the service sees neither /proc/net nor netlink."""
+    buffer = array.array("B", bytes(_IFREQ_BYTES * _INTERFACES_MAX))
+    begin, _ = buffer.buffer_info()
+    answer = fcntl.ioctl(probe, _SIOCGIFCONF, struct.pack("iL", len(buffer), begin))
+    (used,) = struct.unpack_from("i", answer)
+    found = []
+    for offset in range(0, used, _IFREQ_BYTES):
+        name, family, octets = struct.unpack_from("=16sH2x4s", buffer, offset)
+        flags = struct.unpack_from(
+            "=16sH", fcntl.ioctl(probe, _SIOCGIFFLAGS, name.ljust(_IFREQ_BYTES, b"\0"))
+        )[1]
+        if family == socket.AF_INET and flags & _IFF_UP:
+            found.append((name.rstrip(b"\0").decode("ascii", "replace"), socket.inet_ntoa(octets)))
+    return found
 
 
 def advertised_host() -> str:

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from appliance.host import notify
-from appliance.host.machine import board_serial, machine_id
+from appliance.host import machine, notify
+from appliance.host.machine import board_serial, machine_id, primary_address
 from appliance.host.notify import Notifier, from_environment
 from appliance.host.sensors import read_sensors
 
@@ -31,6 +31,29 @@ def test_the_same_card_in_another_board_is_another_machine(tmp_path: Path) -> No
     assert machine_id(one) == machine_id(one) != machine_id(other)
     assert board_serial(one) == "10000000aaaa"
     assert len(machine_id(one)) == 32
+
+
+class NoWayOut(socket.socket):
+    """A socket of a machine without a gateway."""
+
+    def connect(self, address: object) -> None:
+        raise OSError(101, "Network is unreachable")
+
+
+def test_an_island_without_a_gateway_has_the_address_of_its_first_interface(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = [("wlan0", "10.9.8.7"), ("lo", "127.0.0.1"), ("eth0", "192.168.1.9")]
+    monkeypatch.setattr(machine.socket, "socket", NoWayOut)
+    monkeypatch.setattr(machine, "_interfaces", lambda probe: found)
+    assert primary_address() == "192.168.1.9"
+    found[:] = [("lo", "127.0.0.1")]
+    assert primary_address() == ""
+
+
+def test_the_kernel_names_its_interfaces() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        assert ("lo", "127.0.0.1") in machine._interfaces(probe)
 
 
 def test_a_machine_without_identity_has_an_empty_one(tmp_path: Path) -> None:
