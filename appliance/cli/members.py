@@ -148,7 +148,8 @@ def update_member(
 def _list(endpoints: tuple[str, ...], timeout: Duration, output: str) -> None:
     with connect(endpoints, timeout) as connection:
         response = connection.call(LIST_MEMBERS, cluster_pb2.ListMembersRequest())
-    emit([_row(peer) for peer in response.members], COLUMNS, output)
+    # As they joined; the cluster keeps them by id, which is random.
+    emit([_row(peer) for peer in sorted(response.members, key=lambda peer: peer.number)], COLUMNS, output)
 
 
 def _row(peer: cluster_pb2.Peer) -> Row:

@@ -190,8 +190,9 @@ class FakeNode(
 
     def ListMembers(self, request: Any, context: grpc.ServicerContext) -> Any:
         self.enter("ListMembers", request, context)
-        peer = cluster_pb2.Peer(name="node-1", member_id="00000000000000ff", number=1, voter=True)
-        return cluster_pb2.ListMembersResponse(members=[peer])
+        first = cluster_pb2.Peer(name="node-1", member_id="00000000000000ff", number=1, voter=True)
+        second = cluster_pb2.Peer(name="node-2", member_id="00000000000000aa", number=2, voter=True)
+        return cluster_pb2.ListMembersResponse(members=[second, first])
 
     def TransferLeadership(self, request: Any, context: grpc.ServicerContext) -> Any:
         self.enter("TransferLeadership", request, context)

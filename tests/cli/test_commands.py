@@ -128,6 +128,7 @@ def test_the_live_view_prints_snapshots_where_there_is_no_terminal(raftberry: Ra
 
 def test_members_series_and_transfer_print_their_result(raftberry: Raftberry) -> None:
     assert "00000000000000ff" in raftberry("members").out
+    assert [one["name"] for one in json.loads(raftberry("members", "-o", "json").out)] == ["node-1", "node-2"]
     raftberry("write", "kitchen", "temperature", "1", "--time", TIME)
     assert "floor=1" in raftberry("series").out
     assert json.loads(raftberry("series", "list", "-o", "json").out)[0]["first_time"] == TIME
