@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import click
+import msgspec
 from google.protobuf.json_format import MessageToDict
 
 from appliance import __version__
@@ -40,7 +41,11 @@ SLOW_PEER_S: Final = 0.05
 JOURNAL_LINES: Final = 2_000
 
 _SECRET: Final = re.compile(
-    rf"(?:{TOKEN_PREFIX}|{INVITE_PREFIX}|Bearer )[\w\-.=]+|-----BEGIN [^-]+-----.*?-----END [^-]+-----",
+    rf"(?:{TOKEN_PREFIX}|{INVITE_PREFIX}|(?i:bearer )|raftberry_session=)[\w\-.=]+"
+    r"|-----BEGIN [^-]+-----.*?-----END [^-]+-----"
+    # A key whose begin the log has lost: its lines, then its last one. A checksum in hex is none.
+    r"|(?<![A-Za-z0-9+/])(?![0-9a-f]{64})[A-Za-z0-9+/]{64}(?![A-Za-z0-9+/])"
+    r"|[^\n]*\n[^\n]*-----END [^-]+-----",
     re.DOTALL,
 )
 
@@ -149,7 +154,7 @@ def write_bundle(bundle: Path, findings: Sequence[Finding], config: Config, conn
     parts = {
         "findings.json": json.dumps([_row(finding) for finding in findings], indent=2),
         "machine.txt": f"raftberry {__version__}\n{platform.platform()}\n{platform.python_version()}\n",
-        "configuration.txt": repr(config),
+        "configuration.toml": _configuration_text(config),
         "mounts.txt": Path("/proc/mounts").read_text(errors="replace"),
         "log.txt": _log_lines(),
     }
@@ -166,6 +171,19 @@ def write_bundle(bundle: Path, findings: Sequence[Finding], config: Config, conn
             entry = tarfile.TarInfo(f"raftberry-support/{name}")
             entry.size, entry.mtime, entry.mode = len(content), int(time.time()), 0o600
             archive.addfile(entry, io.BytesIO(content))
+
+
+def _configuration_text(config: Config) -> str:
+    """What is in effect, as it would be written."""
+    lines: list[str] = []
+    for section in msgspec.structs.fields(config):
+        options = getattr(config, section.name)
+        lines.append(f"[{section.name}]")
+        lines += [
+            f"{field.encode_name} = {getattr(options, field.name)!r}"
+            for field in msgspec.structs.fields(options)
+        ]
+    return "\n".join([*lines, ""])
 
 
 def without_secrets(text: str) -> str:

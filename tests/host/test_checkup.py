@@ -106,6 +106,13 @@ def test_a_peer_that_does_not_answer_is_named_with_its_address() -> None:
     assert "pi-2 at 127.0.0.1:1" in finding.found
 
 
+def test_a_key_that_the_log_shows_from_its_middle_goes_as_well_and_a_checksum_stays() -> None:
+    line, checksum = "Mx" * 32, "0f" * 32
+    text = f"{line}\nMxMx=\n-----END PRIVATE KEY-----\nauthorization: bearer abc\nraftberry_session=a-b_c\n{checksum}"
+    cleaned = "[removed]\n[removed]\nauthorization: [removed]\n[removed]\n"
+    assert without_secrets(text) == cleaned + checksum
+
+
 def test_nothing_that_opens_a_door_goes_into_a_bundle() -> None:
     text = (
         "token=rbt1_AAAAAAAAAAAAAAAAAAAAAAbCdEf-_9 Authorization: Bearer abc.def join pi rbj1_BBBBBBBB\n"
