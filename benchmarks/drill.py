@@ -39,6 +39,8 @@ from raftberry.v1 import cluster_pb2, reading_pb2
 ROOT: Final = Path(__file__).resolve().parent.parent
 WRITERS: Final = 6
 WRITES_PER_SECOND: Final = 200
+UNDISTURBED_S: Final = 4.0
+"""At first, for the latencies to compare with; then each fault has Timing.settle_s around it."""
 
 Record = dict[str, Any]
 ReadBack = Callable[[str, str], list[int]]
@@ -116,7 +118,7 @@ def _run(
     try:
         faults.await_well()
         began_s = time.monotonic()
-        faults.pause(plan.timing.settle_s)
+        faults.pause(UNDISTURBED_S)
         steady_s = time.monotonic()
         for name in plan.faults:
             fault = faults.inject(name)
@@ -170,6 +172,7 @@ def main() -> int:
     packages.fetch("etcd")
     for folder in (arguments.folder, arguments.output):
         folder.mkdir(parents=True, exist_ok=True)
+    packages.fetch("etcd")
     names = arguments.system or list(SYSTEMS)
     is_clean = True
     for nodes in arguments.nodes or [3, 5]:
