@@ -138,7 +138,11 @@ class Connection:
         """A channel whose node has answered, or Unreachable: nothing was sent."""
         if endpoint not in self._channels:
             channel = self._credentials.channel(endpoint, _OPTIONS)
-            if not _is_answered(channel):
+            # Where there is no other to go on to, a busy node gets all the time there is.
+            timeout_s = (
+                CONNECT_TIMEOUT_S if len(self.endpoints) > 1 else max(CONNECT_TIMEOUT_S, self.timeout_s)
+            )
+            if not _is_answered(channel, timeout_s):
                 channel.close()
                 raise failures.Unreachable(f"{endpoint}: no connection")
             self._channels[endpoint] = channel
@@ -196,14 +200,14 @@ def may_try_elsewhere(error: errors.RaftberryError, *, is_repeatable: bool) -> b
     return isinstance(error, errors.OutcomeUnknown) and is_repeatable
 
 
-def _is_answered(channel: grpc.Channel) -> bool:
+def _is_answered(channel: grpc.Channel, timeout_s: float) -> bool:
     """Whether a process answers: any status but "no connection" and "no answer" will do.
 
     A stopped process still accepts connections, and gRPC's own watch of a channel costs a thread and 0.2 s.
     """
     check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_HEALTH_CHECK, bytes, bytes)
     try:
-        check(b"", timeout=CONNECT_TIMEOUT_S)
+        check(b"", timeout=timeout_s)
     except grpc.RpcError as error:
         assert isinstance(error, grpc.Call)
         return error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)

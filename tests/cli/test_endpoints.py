@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
+from appliance.client import connection
 from tests.cli.conftest import Raftberry
 from tests.cli.fake_server import FakeNode, abort
 
@@ -28,6 +29,21 @@ def test_the_next_endpoint_is_tried_when_one_is_down(raftberry: Raftberry, nodes
     nodes[0].stop()
     assert raftberry(*WRITE).status == 0
     assert nodes[1].calls == ["Write"]
+
+
+def test_the_only_endpoint_has_all_the_time_there_is(
+    raftberry: Raftberry, nodes: list[FakeNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits_s: list[float] = []
+
+    def is_answered(_channel: grpc.Channel, timeout_s: float) -> bool:
+        waits_s.append(timeout_s)
+        return True
+
+    monkeypatch.setattr(connection, "_is_answered", is_answered)
+    assert raftberry(*WRITE, "--timeout", "30s", "-e", nodes[0].address).status == 0
+    assert raftberry(*WRITE, "--timeout", "30s").status == 0
+    assert waits_s == [30.0, connection.CONNECT_TIMEOUT_S]
 
 
 def test_a_write_that_was_not_applied_is_sent_elsewhere(raftberry: Raftberry, nodes: list[FakeNode]) -> None:
