@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pcodec import ChunkConfig, standalone
+from pcodec import ChunkConfig, DeltaSpec, ModeSpec, standalone
 
 from appliance import limits
 from appliance.errors import InvalidArgument
@@ -30,6 +30,11 @@ RAW_BYTES_PER_READING: Final = 16
 assert sys.byteorder == "little", "columns are little-endian, as arm64 and amd64 are"
 
 _CONFIG: Final = ChunkConfig(compression_level=4)
+_QUICK: Final = ChunkConfig(
+    compression_level=2, mode_spec=ModeSpec.classic(), delta_spec=DeltaSpec.try_consecutive(1)
+)
+"""For what is encoded anew when it goes into a block: 128 readings in 12 us instead of 90, 7.4 bytes each, not 4."""
+
 _INTEGERS: Final[np.dtype[Any]] = np.dtype(np.int64)
 _FLOATS: Final[np.dtype[Any]] = np.dtype(np.float64)
 
@@ -46,11 +51,12 @@ def value_dtype(*, integer: bool) -> np.dtype[Any]:
     return _INTEGERS if integer else _FLOATS
 
 
-def pack(times: Times, values: Values) -> tuple[int, bytes, bytes]:
+def pack(times: Times, values: Values, *, is_quick: bool = False) -> tuple[int, bytes, bytes]:
     """(codec, times, values): pcodec from ENCODE_READINGS_MIN readings on, where it is the smaller."""
     if len(times) >= limits.ENCODE_READINGS_MIN:
-        packed_times: bytes = standalone.simple_compress(np.ascontiguousarray(times), _CONFIG)
-        packed_values: bytes = standalone.simple_compress(np.ascontiguousarray(values), _CONFIG)
+        config = _QUICK if is_quick else _CONFIG
+        packed_times: bytes = standalone.simple_compress(np.ascontiguousarray(times), config)
+        packed_values: bytes = standalone.simple_compress(np.ascontiguousarray(values), config)
         if len(packed_times) + len(packed_values) < RAW_BYTES_PER_READING * len(times):
             return CODEC_PCODEC, packed_times, packed_values
     return CODEC_RAW, times.tobytes(), values.tobytes()

@@ -141,7 +141,11 @@ class Series:
     def append(self, columns: Columns, codec: int, times: bytes, values: bytes) -> None:
         """Many readings; times and values are columns' bytes in codec."""
         count = len(columns.times)
-        min_time, max_time = int(columns.times.min()), int(columns.times.max())
+        if codec == CODEC_RAW and count <= TAIL_READINGS_MAX:
+            few = array("q", times)  # numpy takes several times as long for so few
+            min_time, max_time = min(few), max(few)
+        else:
+            min_time, max_time = int(columns.times.min()), int(columns.times.max())
         place = count - 1
         if columns.times[place] != max_time:
             place -= int(np.argmax(columns.times[::-1]))
@@ -224,7 +228,7 @@ class Series:
             if chunk.count >= limits.ENCODE_READINGS_MIN:
                 dtype = value_dtype(integer=bool(self.integer))
                 codec, times, values = pack(
-                    np.frombuffer(chunk.times, np.int64), np.frombuffer(chunk.values, dtype)
+                    np.frombuffer(chunk.times, np.int64), np.frombuffer(chunk.values, dtype), is_quick=True
                 )
                 chunk = Chunk(codec, chunk.count, times, values, chunk.min_time, chunk.max_time)
             self._add_chunk(chunk)
@@ -240,8 +244,12 @@ class Series:
 
 
 def _size(chunk: Chunk) -> int:
-    """What the chunk's readings will take in a block: raw ones some 4 bytes each."""
-    return 4 * chunk.count if chunk.codec == CODEC_RAW else len(chunk.times) + len(chunk.values)
+    """What the chunk's readings will take in a block: those that are encoded anew some 4 bytes each."""
+    return (
+        4 * chunk.count
+        if chunk.codec == CODEC_RAW
+        else min(len(chunk.times) + len(chunk.values), 4 * chunk.count)
+    )
 
 
 def _tail_chunk(times: bytes, values: bytes) -> tuple[Chunk, ...]:
