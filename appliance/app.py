@@ -98,7 +98,10 @@ async def _is_settled(life: Life) -> bool:
         complete(life.config, intent, machine_id())
         return True
     if intent.is_rebuild:
-        reason = "quarantined: this node is in doubt about its data and asks its peers to rebuild it"
+        reason = (
+            "quarantined: this node is in doubt about its data, and asks its peers to rebuild it until they have a "
+            "majority and do; nothing is given up before"
+        )
         life.rebuild_refusal = await _waited(
             life, life.start_rebuilder(intent).run(), Role.QUARANTINED, reason
         )
@@ -184,9 +187,11 @@ async def _run(life: Life, serving: Serving, failpoints: Failpoints | None) -> N
             parts = assemble(serving, failpoints)
     except (CorruptData, DataDirectoryRefused) as error:
         log.critical("quarantined: %s", error)
+        reason = f"quarantined: {error}"
         if not isinstance(error, WrittenByNewer):
             life.rebuild_later(str(error))
-        status = _standby_status(life, Role.QUARANTINED, f"quarantined: {error}")
+            reason = f"{reason}; {life.remedy()}"
+        status = _standby_status(life, Role.QUARANTINED, reason)
         await _stand_by(life, serving.config, status)
         return
     await _serve_node(life, serving, parts)
@@ -306,7 +311,7 @@ async def _serve_node(life: Life, serving: Serving, parts: Parts) -> None:
     facts = NodeFacts(config, client.tally)
     observing = make_observing(core, parts.node, parts.links, facts)
     parts.upcalls.on_observing = observing.on_frame
-    parts.node.security = trust.status
+    parts.node.security, parts.node.remedy = trust.status, life.remedy
     serving.peer_server.answer_authority = trust.authority_for(lambda member: member in core.members)
     serving.peer_server.answer_replace = admission.replace
     core.on_quarantined = _in_turn(core.on_quarantined, life.rebuild_later)

@@ -78,6 +78,23 @@ class Life:
             log.warning("in doubt, to be rebuilt from its peers in %g s: %s", delay_ns / 1e9, reason)
             asyncio.get_running_loop().call_later(delay_ns / 1e9, self._begin_rebuild, self.serving)
 
+    def remedy(self) -> str:
+        """What happens to a node in doubt now, and whether a person is needed: the end of its alarm."""
+        delay_ns, serving = self.config.cluster.rebuild_after_ns, self.serving
+        if serving is None or len(serving.directory.identity.members) < 2:
+            return "nobody else has this data: restore a backup (`raftberry restore FILE --replace`)"
+        by_hand = (
+            f"on another member `sudo raftberry members remove {self.config.node.name}` and `sudo raftberry invite`, "
+            "and here the line that it prints with --discard-data"
+        )
+        if self.rebuild_refusal:
+            return f"its peers do not rebuild it ({self.rebuild_refusal}): {by_hand}"
+        if not delay_ns:
+            return f"it waits for you (cluster.rebuild_after is 0): {by_hand}"
+        return (
+            f"its peers rebuild it by themselves, from {delay_ns / 1e9:g} s on and once they have a majority"
+        )
+
     def _begin_rebuild(self, serving: Serving) -> None:
         """The serving part that was in doubt still runs: give it up."""
         if self.serving is not serving or read_intent(self.config.data) is not None:

@@ -39,7 +39,8 @@ _OPTIONS: Final = [
     ("grpc.keepalive_time_ms", 15_000),
     ("grpc.keepalive_timeout_ms", 3_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # What one attempt may take, its TLS handshake included: not a pause. A busy node needs more than a moment.
+    ("grpc.min_reconnect_backoff_ms", int(CONNECT_TIMEOUT_S * 1_000)),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 ]
 

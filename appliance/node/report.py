@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from typing import Protocol
 
 from appliance.model import MemberId, Role, hex_id
@@ -23,6 +24,9 @@ class Running(Protocol):
     watches: Watches
 
     def is_serving(self) -> bool: ...
+
+    @property
+    def remedy(self) -> Callable[[], str]: ...
 
 
 def report(core: NodeCore, running: Running, readings_per_second: float) -> NodeStatus:
@@ -94,7 +98,7 @@ def _alarms(core: NodeCore, running: Running) -> tuple[str, ...]:
     if core.is_removed:
         alarms.append(f"{core.quarantine_reason}; {REUSE}")
     elif core.quarantine_reason:
-        alarms.append(f"quarantined: {core.quarantine_reason}")
+        alarms.append(f"quarantined: {core.quarantine_reason}; {running.remedy()}")
     elif not running.is_serving():
         alarms.append(
             "no majority has confirmed a leader within two election timeouts: writes wait or are refused"

@@ -68,6 +68,8 @@ class Node:
         self.watches = Watches(core, workers)
         self.security: Callable[[], SecurityStatus] = SecurityStatus
         """What the ports are; for the status."""
+        self.remedy: Callable[[], str] = lambda: "its peers must rebuild it"
+        """What happens to this node now if it is in doubt; for the status."""
 
         self.on_serving_change: list[Callable[[bool], None]] = []
 

@@ -16,10 +16,8 @@ from appliance.errors import CorruptData, WrittenByNewer
 
 RECORD_FORMAT: Final = 1
 HEADER: Final = struct.Struct(">BI")
-REBUILD_HINT: Final = (
-    "this node must not vote with this data; run on with the other members, then empty the data "
-    "directory and let the node rejoin (a cluster of one: restore a backup)"
-)
+REBUILD_HINT: Final = "this node must not vote with this data"
+"""What happens now, the alarm says (life.py): it is rebuilt by its peers, or waits for a person."""
 
 _FORMAT_BYTE: Final = bytes([RECORD_FORMAT])
 

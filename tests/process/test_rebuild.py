@@ -68,6 +68,9 @@ def test_a_quarantine_outlives_a_crash_of_all_nodes(cluster: Cluster) -> None:
         one.start()
     wait_for("the node to stay out", lambda: is_out(node))
     assert "older than what it had acknowledged" in node.log
+    told = node.status(timeout_s=10)
+    assert told is not None
+    assert "it waits for you (cluster.rebuild_after is 0): on another member" in told.alarms[0]
     put(cluster, "after")
 
 
