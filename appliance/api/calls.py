@@ -87,7 +87,28 @@ def immediate(
 
 
 def server_stream(behaviour: Callable[[Any, Context], AsyncIterator[Any]], request: type[Message]) -> Handler:
-    """A handler that answers with a stream: behaviour is an async generator, closed when the call ends."""
+    """A handler that answers with a stream that ends by itself: behaviour is an async generator, closed with the call.
+
+    A message waits for the next one, so that the last goes with the status.
+    """
+
+    async def write_all(message: Any, context: Context) -> Any:
+        responses: Any = behaviour(message, context)
+        last = None
+        try:
+            async for response in responses:
+                if last is not None:
+                    await context.write(last)
+                last = response
+        finally:
+            await responses.aclose()
+        return last
+
+    return message_stream(write_all, request)
+
+
+def live_stream(behaviour: Callable[[Any, Context], AsyncIterator[Any]], request: type[Message]) -> Handler:
+    """As server_stream, of what happens while the client listens: nothing waits."""
 
     async def write_all(message: Any, context: Context) -> None:
         responses: Any = behaviour(message, context)
@@ -100,13 +121,16 @@ def server_stream(behaviour: Callable[[Any, Context], AsyncIterator[Any]], reque
     return message_stream(write_all, request)
 
 
-def message_stream(behaviour: Callable[[Any, Context], Awaitable[None]], request: type[Message]) -> Handler:
-    """A handler that answers with a stream: behaviour writes to the context by itself."""
+def message_stream(behaviour: Callable[[Any, Context], Awaitable[Any]], request: type[Message]) -> Handler:
+    """A handler that answers with a stream: behaviour writes to the context by itself.
+
+    What it returns is the last message, which goes with the status: one way to the core, not two.
+    """
     parse = _parser(request)
 
-    async def call(raw: bytes, context: Context) -> None:
+    async def call(raw: bytes, context: Context) -> Any:
         try:
-            await behaviour(parse(raw), context)
+            return await behaviour(parse(raw), context)
         except CallOver:
             raise
         except Exception as error:  # noqa: BLE001 the top of a call (style rule 11)

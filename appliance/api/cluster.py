@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from appliance.api import convert, validate
-from appliance.api.calls import Context, Handlers, deadline_ns, server_stream, unary
+from appliance.api.calls import Context, Handlers, deadline_ns, live_stream, server_stream, unary
 from appliance.api.port import Node
 from appliance.model import Configuration
 from appliance.state.membership import (
@@ -44,7 +44,7 @@ class ClusterService:
             "RemoveMember": unary(self.RemoveMember, cluster_pb2.RemoveMemberRequest),
             "PromoteMember": unary(self.PromoteMember, cluster_pb2.PromoteMemberRequest),
             "UpdateMember": unary(self.UpdateMember, cluster_pb2.UpdateMemberRequest),
-            "WatchEvents": server_stream(self.WatchEvents, cluster_pb2.WatchEventsRequest),
+            "WatchEvents": live_stream(self.WatchEvents, cluster_pb2.WatchEventsRequest),
         }
 
     async def GetStatus(

@@ -235,7 +235,13 @@ class Node:
             raise Quarantined(self._core.quarantine_reason)
         prepared = self.state.begin_query(spec, self._core.store.snapshot())
         await capture(prepared)
-        return RunningScan(prepared.run(), prepared.reader, self._workers, at_once=QUERY_CHUNKS_AT_ONCE)
+        return RunningScan(
+            prepared.run(),
+            prepared.reader,
+            self._workers,
+            position=prepared.position,
+            at_once=QUERY_CHUNKS_AT_ONCE,
+        )
 
     def watch(self, *, after_index: int | None) -> AsyncIterator[AppliedEffects]:
         return self.watches.watch(after_index)
@@ -339,7 +345,9 @@ class Node:
             version=self._core.me.version,
             node=self.name,
         )
-        return RunningScan(encode_backup(header, reader), reader, self._workers, at_once=1)
+        return RunningScan(
+            encode_backup(header, reader), reader, self._workers, position=reader.position, at_once=1
+        )
 
     def _deadline(self, deadline_ns: int | None) -> int:
         if deadline_ns is not None:

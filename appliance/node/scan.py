@@ -12,6 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
+from appliance.model import Position
 from appliance.node.workers import ThreadWorkers
 from appliance.storage.store import StoreReader
 
@@ -39,11 +40,20 @@ async def capture(capturing: Capturing) -> None:
 
 class RunningScan(Generic[Item]):
     def __init__(
-        self, items: Iterator[Item], reader: StoreReader, workers: ThreadWorkers, *, at_once: int
+        self,
+        items: Iterator[Item],
+        reader: StoreReader,
+        workers: ThreadWorkers,
+        *,
+        position: Position,
+        at_once: int,
     ) -> None:
-        """items are computed from reader, which is this scan's from here on; at_once: items of a batch."""
-        self.position = reader.position
-        self.is_closed = False
+        """items are computed from reader, which is this scan's from here on, and show position.
+
+        at_once: items of a batch.
+        """
+        self.position = position
+        self.is_closed = self._is_read = False
         self._items, self._reader, self._workers, self._at_once = items, reader, workers, at_once
         self._lock = threading.Lock()
         """A caller that leaves closes the items while some of them are being computed."""
@@ -53,21 +63,33 @@ class RunningScan(Generic[Item]):
 
     async def aclose(self) -> None:
         try:
-            await self._workers.in_pool(self._close)
+            if not self._is_read:
+                await self._workers.in_pool(self._close)
         finally:
             self.is_closed = True
 
     async def _batches(self) -> AsyncIterator[Sequence[Item]]:
-        while batch := await self._workers.in_pool(self._next_batch):
-            yield batch
+        while not self._is_read:
+            if batch := await self._workers.in_pool(self._next_batch):
+                yield batch
 
     def _next_batch(self) -> list[Item]:
+        """Closes behind the last item: a short read takes the pool's threads once."""
         with self._lock:
-            return list(itertools.islice(self._items, self._at_once))
+            batch = list(itertools.islice(self._items, self._at_once))
+            if len(batch) < self._at_once:
+                self._close_now()
+            return batch
 
     def _close(self) -> None:
-        close: Callable[[], None] = getattr(self._items, "close", lambda: None)
         with self._lock:
-            close()
-            # An iterator that was never begun closes nothing.
-            self._reader.close()
+            self._close_now()
+
+    def _close_now(self) -> None:
+        if self._is_read:
+            return
+        close: Callable[[], None] = getattr(self._items, "close", lambda: None)
+        close()
+        # An iterator that was never begun closes nothing.
+        self._reader.close()
+        self._is_read = True

@@ -236,7 +236,7 @@ def _requests(call: Call, handler: grpc.RpcMethodHandler[Any, Any]) -> AsyncIter
 
 
 async def _answer(call: Call, handler: grpc.RpcMethodHandler[Any, Any], request: Any) -> None:
-    """Runs the behaviour: a coroutine that returns the response or writes by itself, or an async generator."""
+    """Runs the behaviour: a coroutine that returns the (last) response or writes by itself, or an async generator."""
     behaviour: Any = (
         handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     )
@@ -248,9 +248,9 @@ async def _answer(call: Call, handler: grpc.RpcMethodHandler[Any, Any], request:
         finally:
             await answering.aclose()
         call.finish()
-    elif handler.response_streaming:
-        await answering
-        call.finish()
     else:
         response = await answering
-        call.finish(response if call.serialize is None else call.serialize(response))
+        if response is None and handler.response_streaming:
+            call.finish()
+        else:
+            call.finish(response if call.serialize is None else call.serialize(response))

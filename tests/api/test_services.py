@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,20 @@ async def test_events_come_with_what_was_missed(api: Api) -> None:
     assert responses[0].missed_count == 3
     assert responses[0].events[1].attributes["votes"] == "2"
     assert api.node.subscription.is_closed
+
+
+async def test_an_event_is_told_before_there_is_another(api: Api) -> None:
+    class Endless(Events):
+        async def __aiter__(self) -> AsyncIterator[Sequence[Event]]:
+            yield [Event(number=1)]
+            await asyncio.Event().wait()
+
+    api.node.subscription = Endless([])
+    call = api.stream(
+        f"{CLUSTER}/WatchEvents", cluster_pb2.WatchEventsRequest(), cluster_pb2.WatchEventsResponse
+    )
+    assert [event.number for event in (await call.read()).events] == [1]
+    call.cancel()
 
 
 async def test_checkpoint_and_verify_answer_with_their_position(api: Api) -> None:

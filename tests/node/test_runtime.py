@@ -98,7 +98,9 @@ async def test_damage_found_by_a_query_is_told_as_quarantine(alone: Alone) -> No
         yield from ()
         raise CorruptData("store blocks", "a wrong checksum")
 
-    running = RunningScan(chunks(), alone.core.store.snapshot(), alone.workers, at_once=8)
+    running = RunningScan(
+        chunks(), alone.core.store.snapshot(), alone.workers, position=alone.node.state.position, at_once=8
+    )
     with pytest.raises(Quarantined, match="a wrong checksum"):
         [batch async for batch in running]
     assert "a wrong checksum" in alone.core.quarantine_reason
@@ -115,7 +117,9 @@ async def test_a_caller_may_leave_while_its_query_is_computed(alone: Alone) -> N
         finally:
             is_closed.set()
 
-    running = RunningScan(chunks(), alone.core.store.snapshot(), alone.workers, at_once=8)
+    running = RunningScan(
+        chunks(), alone.core.store.snapshot(), alone.workers, position=alone.node.state.position, at_once=8
+    )
 
     async def read() -> None:
         async for _ in running:
@@ -147,6 +151,31 @@ async def test_a_stop_does_not_wait_for_a_checkpoint_without_end(
     monkeypatch.setattr(alone.core.receiver, "cycle", lambda: None)
     await asyncio.wait_for(alone.node.stop(deadline_ns=system_clock.monotonic_ns()), 10)
     assert alone.core.quarantine_reason
+
+
+async def test_a_query_says_the_index_that_it_shows_not_that_of_the_last_checkpoint(alone: Alone) -> None:
+    await alone.node.checkpoint()
+    await alone.node.write(put(), deadline_ns=None)
+    result = await alone.node.query(QuerySpec("", ""))
+    assert result.position == alone.node.state.position
+    await result.aclose()
+
+
+async def test_a_short_scan_takes_a_thread_once(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    hops = []
+    real = alone.workers.in_pool
+
+    async def counted(work: Callable[[], object]) -> object:
+        hops.append(work)
+        return await real(work)
+
+    monkeypatch.setattr(alone.workers, "in_pool", counted)
+    reader = alone.core.store.snapshot()
+    scan = RunningScan(iter("abc"), reader, alone.workers, position=reader.position, at_once=8)
+    assert [batch async for batch in scan] == [["a", "b", "c"]]
+    await scan.aclose()
+    assert len(hops) == 1
+    assert scan.is_closed
 
 
 async def test_who_watches_or_asks_a_node_in_quarantine_is_told(alone: Alone) -> None:
