@@ -99,6 +99,9 @@ class Node:
     rebuild_after: str = "0s"
     """cluster.rebuild_after; 0s: a node in doubt waits."""
 
+    settings: dict[str, str] = field(default_factory=dict)
+    """Variables of the environment, RAFTBERRY_SECTION__KEY, from the next start on."""
+
     process: subprocess.Popen[bytes] | None = None
     _channel: grpc.Channel | None = None
 
@@ -131,6 +134,7 @@ class Node:
         environment = self.program.environment
         environment["PYTHONUNBUFFERED"] = "1"
         environment["RAFTBERRY_CLUSTER__REBUILD_AFTER"] = self.rebuild_after
+        environment |= self.settings
         if failpoint:
             environment["RAFTBERRY_FAILPOINT"] = failpoint
         command = [

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import grpc
+import lmdb
 import pytest
 
 from raftberry.v1 import cluster_pb2, key_value_pb2, key_value_pb2_grpc
@@ -45,6 +47,22 @@ def cut_store_short(node: Node) -> None:
     path = next(path for path in node.data.glob("store*/**/data.mdb"))
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size // 2)
+
+
+def flip_bit_in_a_block(node: Node) -> None:
+    """In the largest record of the store that is in use now, on the disk of a node that runs."""
+    (path,) = node.data.glob("store.*")
+    with lmdb.open(str(path), readonly=True, lock=False) as environment, environment.begin() as transaction:
+        record = max((value for _, value in transaction.cursor()), key=len)
+    assert len(record) > 4_000, "no block was written"
+    file = path / "data.mdb"
+    where = file.read_bytes().find(record)
+    assert where >= 0
+    with file.open("r+b") as content:
+        content.seek(where + len(record) // 2)
+        (byte,) = content.read(1)
+        content.seek(-1, os.SEEK_CUR)
+        content.write(bytes([byte ^ 0x10]))
 
 
 def is_out(node: Node) -> bool:

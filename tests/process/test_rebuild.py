@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import random
 import time
 from pathlib import Path
 
 import pytest
 
 from appliance.storage.directory import QUARANTINE_FILE
-from raftberry.v1 import cluster_pb2, key_value_pb2
-from tests.process.client import RotatingClient, key_of
+from raftberry.v1 import cluster_pb2, key_value_pb2, reading_pb2, reading_pb2_grpc
+from tests.process.client import RotatingClient, key_of, readings_of
 from tests.process.nodes import Cluster, Node, wait_for
 from tests.process.secured import SecuredCluster
-from tests.process.test_damage import cut_journal_short, is_out
+from tests.process.test_damage import cut_journal_short, flip_bit_in_a_block, is_out
 
 
 def put(cluster: Cluster, key: str) -> None:
@@ -55,6 +56,35 @@ def test_a_node_with_a_damaged_journal_comes_back_as_a_new_member_by_itself(clus
     node.kill()
     node.start()
     wait_for("the node to be back after a restart", lambda: is_voter_again(node, old_id))
+
+
+@pytest.mark.timeout(600)
+def test_the_scrub_finds_a_flipped_bit_of_a_running_node_which_is_rebuilt_and_equal(cluster: Cluster) -> None:
+    rng = random.Random(1)
+    values = [rng.random() for _ in range(5_000)]
+    write = reading_pb2.WriteRequest(readings=[reading_pb2.Readings(sensor="s", metric="m", value=values)])
+    write.readings[0].time_unix_nano.extend(range(1, len(values) + 1))
+    node = cluster.followers()[0]
+    reading_pb2_grpc.ReadingServiceStub(cluster.leader().channel).Write(write, timeout=60)
+    cluster.wait_following(node)
+    old_id = member_id(node)
+    node.terminate()
+    node.rebuild_after = "1s"
+    node.settings = {"RAFTBERRY_STORAGE__SCRUB_INTERVAL": "1s"}
+    node.start()
+    cluster.wait_following(node)
+
+    def is_scrubbed() -> bool:
+        status = node.status(timeout_s=2)
+        return status is not None and bool(status.scrubbed_unix_nano)
+
+    wait_for("a sound store to be found sound", is_scrubbed)
+    flip_bit_in_a_block(node)
+    wait_for("the node to be a voter again", lambda: is_voter_again(node, old_id))
+    assert "quarantined: store blocks" in node.log
+    cluster.wait_equal_state()
+    found = readings_of(node.channel, "s", "m")
+    assert found == list(zip(range(1, len(values) + 1), values, strict=True))
 
 
 @pytest.mark.timeout(600)
