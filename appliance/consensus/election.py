@@ -19,7 +19,10 @@ class Election:
         self._attempt = 0
         self._granted: set[MemberId] = set()
         self._heard_leader_ns: int | None = None
+        self._timeout_count = 0
+        self._contact_ns = 0
         self.deadline_ns = 0
+        self.in_contact()
         self.postpone()
 
     def postpone(self) -> None:
@@ -32,7 +35,22 @@ class Election:
 
     def heard_leader(self) -> None:
         self._heard_leader_ns = self._replica.now_ns()
+        self.in_contact()
         self.postpone()
+
+    def in_contact(self) -> None:
+        """This node leads, or hears who does: callers may wait."""
+        self._timeout_count, self._contact_ns = 0, self._replica.now_ns()
+
+    def silence_ns(self) -> int | None:
+        """How long this node has had no leader, if that is longer than an election takes; else None.
+
+        Two of its timeouts must have passed as well: a process that was stopped asks first.
+        """
+        if self._core.is_leader or self._timeout_count < 2:
+            return None
+        silence_ns = self._replica.now_ns() - self._contact_ns
+        return silence_ns if silence_ns >= self._replica.options.leader_fallback_ns else None
 
     def lost_leader(self) -> None:
         """The stream from the leader broke: it is not heard any more, and somebody shall stand soon."""
@@ -50,6 +68,7 @@ class Election:
         if self._core.is_leader or self._replica.now_ns() < self.deadline_ns:
             return
         self.postpone()
+        self._timeout_count += 1
         self._heard_leader_ns = None
         if self._core.leader is not None:
             self._core.forget_leader()

@@ -83,6 +83,17 @@ class Engine:
     def leader(self) -> MemberId | None:
         return self._core.leader
 
+    def silence(self) -> NoLeader | None:
+        """Why callers should not wait here for a leader; None: there is one, or soon will be."""
+        silence_ns = self._election.silence_ns()
+        if silence_ns is None:
+            return None
+        silence_s, limit_s = silence_ns / SECOND_NS, self._replica.options.leader_fallback_ns / SECOND_NS
+        return NoLeader(
+            f"this node has heard no leader for {silence_s:.1f} s (limit {limit_s:.1f} s) and lets nobody wait for "
+            "one; try another node, or retry later"
+        )
+
     @property
     def term(self) -> int:
         return self._core.term
@@ -320,9 +331,11 @@ class Engine:
                 self._reads.send_heartbeats()
             self._flow.retry(self._replica.connected)
 
-    def _on_state_changed(self, _old: int, new: int) -> None:
+    def _on_state_changed(self, old: int, new: int) -> None:
         self._replica.record(f"became_{_ROLES[new].value}", self._replica.log.last_index)
         self._flow.reset(self._replica.connected)
         self._guard.forget_news()
+        if _ROLES[old] is Role.LEADER:
+            self._election.in_contact()
         if new != 1:
             self._election.postpone()

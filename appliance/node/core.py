@@ -14,7 +14,7 @@ from functools import partial
 
 from appliance.clock import Clock
 from appliance.consensus import ConsensusOptions, Engine, EventLog
-from appliance.errors import Quarantined
+from appliance.errors import NotApplied, Quarantined
 from appliance.model import CONFIGURATION, REGULAR, Member, MemberId, Position, Role
 from appliance.node.acquaintance import Acquaintances
 from appliance.node.barriers import BarrierDone, Barriers
@@ -110,7 +110,8 @@ class NodeCore:
         self.on_store_replaced: Callable[[Store], None] = lambda _: None
         self.on_quarantined: Callable[[str], None] = lambda _: None
         self.on_removed: Callable[[str], None] = lambda _: None
-        self._heard_ns: dict[MemberId, int] = {}
+        self.heard_ns: dict[MemberId, int] = {}
+        """When something came from a peer last."""
 
     def _new_engine(self, applied: Position, rng: random.Random) -> Engine:
         return Engine(
@@ -131,8 +132,8 @@ class NodeCore:
 
     def submit(self, operation: command_pb2.Operation, deadline_ns: int, done: Done) -> None:
         """Bring an operation to its outcome; done is called once. Raises NotApplied at once when it can't start."""
-        if self.quarantine_reason:
-            raise Quarantined(self.quarantine_reason)
+        if refusal := self._refusal():
+            raise refusal
         self.levels.check(operation)
         self.housekeeping.check_space(operation)
         self.writes.submit(operation, deadline_ns, done)
@@ -141,8 +142,8 @@ class NodeCore:
 
     def read_barrier(self, deadline_ns: int, done: BarrierDone) -> None:
         """done(None) once this node's state is as new as the cluster's was when this was called."""
-        if self.quarantine_reason:
-            done(Quarantined(self.quarantine_reason))
+        if refusal := self._refusal():
+            done(refusal)
             return
         self.barriers.submit(deadline_ns, done)
         self.request_wake()
@@ -152,6 +153,12 @@ class NodeCore:
         if self.quarantine_reason:
             raise Quarantined(self.quarantine_reason)
         self.changes.ask(change, deadline_ns, done)
+
+    def _refusal(self) -> NotApplied | None:
+        """Why no caller is served here now."""
+        if self.quarantine_reason:
+            return Quarantined(self.quarantine_reason)
+        return self.engine.silence()
 
     @property
     def members(self) -> Mapping[MemberId, Member]:
@@ -167,10 +174,6 @@ class NodeCore:
     def leader_name(self) -> str:
         leader = None if self.quarantine_reason else self.engine.leader
         return "" if leader is None else self.contacts.name_of(leader)
-
-    def confirmed_ns(self) -> int | None:
-        """When this node last knew that the cluster is led by a leader that a majority confirms."""
-        return self.engine.confirmed_ns()
 
     # peers -----------------------------------------------------------------------------------------------
 
@@ -207,21 +210,20 @@ class NodeCore:
     def _step_aside(self, kind: str, reason: str) -> None:
         self.quarantine_reason = reason
         self.events.record(kind, self.log.term, self.log.last_index, reason=reason)
-        self.writes.fail_all(Quarantined(reason))
-        self.barriers.fail_all(Quarantined(reason))
+        self._fail_callers(Quarantined(reason))
         self.changes.fail_all(Quarantined(reason))
         self.housekeeping.stopped()
         self._tell_upheaval()
 
-    def heard_ms_ago(self, member: MemberId) -> int | None:
-        heard = self._heard_ns.get(member)
-        return None if heard is None else (self.clock.monotonic_ns() - heard) // 1_000_000
+    def _fail_callers(self, refusal: NotApplied) -> None:
+        self.writes.fail_all(refusal)
+        self.barriers.fail_all(refusal)
 
     def on_frame(self, member: MemberId, frame: peer_pb2.Frame) -> None:
         if self.quarantine_reason or not self.engine.is_plausible(member, frame):
             return
         self.acquaintances.saw(frame)
-        self._heard_ns[member] = self.clock.monotonic_ns()
+        self.heard_ns[member] = self.clock.monotonic_ns()
         match frame.WhichOneof("kind"):
             case "forward":
                 self.writes.on_forward(member, frame)
@@ -263,6 +265,8 @@ class NodeCore:
         now = self.clock.monotonic_ns()
         if not self.receiver.is_finishing:
             self.engine.tick()
+        if refusal := self._refusal():
+            self._fail_callers(refusal)
         self.writes.cycle(now, founded=bool(self.state.members()))
         self.engine.release_news(is_urgent=self._take_urgency())
         self.barriers.cycle(now)

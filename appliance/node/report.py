@@ -12,6 +12,7 @@ from appliance.node.status import NodeStatus, PeerStatus
 from appliance.node.watches import Watches
 
 SECOND_NS = 1_000_000_000
+MILLISECOND_NS = 1_000_000
 
 REUSE = (
     "to use this machine again, `sudo raftberry invite` on a member, and here the line that it prints with "
@@ -74,6 +75,8 @@ def report(core: NodeCore, running: Running, readings_per_second: float) -> Node
 def _peer(core: NodeCore, member_id: MemberId) -> PeerStatus:
     member = core.members[member_id]
     is_self = member.member_id == core.me.member_id
+    now_ns = core.clock.monotonic_ns()
+    heard_ns = now_ns if is_self else core.heard_ns.get(member_id)
     return PeerStatus(
         name=member.name,
         member_id=hex_id(member.member_id),
@@ -81,7 +84,7 @@ def _peer(core: NodeCore, member_id: MemberId) -> PeerStatus:
         peer_address=member.peer_address,
         connected=is_self or core.engine.is_connected(member.member_id),
         match_index=_match_index(core, is_self=is_self, member_id=member_id),
-        heard_ms_ago=0 if is_self else core.heard_ms_ago(member.member_id),
+        heard_ms_ago=None if heard_ns is None else (now_ns - heard_ns) // MILLISECOND_NS,
         voter=member.is_voter,
         refused=core.acquaintances.refused.get(member.member_id, ""),
     )

@@ -275,7 +275,7 @@ class Node:
         return self._core.pipeline.busy_ns()
 
     def is_serving(self) -> bool:
-        confirmed = self._core.confirmed_ns()
+        confirmed = self._core.engine.confirmed_ns()
         if confirmed is None or self._core.quarantine_reason:
             return False
         bound = 2 * self._core.consensus_options.election_timeout_max_ns

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import pytest
 
 from appliance.consensus import flow
-from appliance.errors import NotApplied, OutcomeUnknown
+from appliance.errors import NoLeader, NotApplied, OutcomeUnknown
 from appliance.model import MemberId, Role
 from appliance.node import batch
 from raftberry.internal.v1 import peer_pb2
@@ -162,7 +163,7 @@ def test_a_node_that_led_long_ago_can_lead_again() -> None:
         made.run_for(1_000)
         assert len(write(made, first)) == 0
         made.run_for(100)
-        assert first.core.confirmed_ns() is not None
+        assert first.core.engine.confirmed_ns() is not None
 
 
 def test_a_follower_with_a_stalled_card_does_not_run_in_circles() -> None:
@@ -243,11 +244,60 @@ def test_what_a_long_cut_swallowed_is_forwarded_again_to_the_same_leader() -> No
         for other in made.machines.values():
             if other is not follower:
                 made.disconnect(member(follower), member(other))
-        made.run_for(3_000)
+        made.run_for(1_500)
         assert follower.core.engine.leader is None
         made.connect()
         made.run_for(1_000)
         assert leader.core.engine.term == term
+        assert isinstance(outcomes[0], int)
+
+
+def test_a_follower_that_alone_does_not_reach_the_leader_gives_its_callers_back() -> None:
+    """The others hear the leader and elect nobody: its callers would wait for nothing."""
+    with cluster() as made:
+        leader, follower = made.elect(), made.followers[0]
+        reads: list[NotApplied | None] = []
+        made.loses = lambda sender, _, __: sender == member(follower)
+        sent = write(made, follower, seconds=60)
+        made.run_for(20)
+        made.loses = lambda *_: False
+        made.disconnect(member(leader), member(follower))
+        waiting = write(made, follower, seconds=60)
+        follower.core.read_barrier(deadline(made, 60), reads.append)
+        made.run_for(1_500)
+        assert sent == waiting == reads == []
+        made.run_for(2_000)
+        assert [type(outcome) for outcome in sent] == [OutcomeUnknown]
+        assert [type(outcome) for outcome in waiting] == [NoLeader]
+        assert re.search(r"for 2\.\d s \(limit 2\.0 s\)", str(waiting[0]))
+        assert [type(outcome) for outcome in reads] == [NoLeader]
+
+
+def test_a_node_that_knows_no_leader_says_so_at_once_until_it_hears_one() -> None:
+    with cluster() as made:
+        leader, follower = made.elect(), made.followers[0]
+        made.disconnect(member(leader), member(follower))
+        made.run_for(4_000)
+        reads: list[NotApplied | None] = []
+        with pytest.raises(NoLeader):
+            write(made, follower)
+        follower.core.read_barrier(deadline(made), reads.append)
+        assert [type(outcome) for outcome in reads] == [NoLeader]
+        made.connect()
+        made.run_for(500)
+        outcomes = write(made, follower)
+        made.run_for(100)
+        assert isinstance(outcomes[0], int)
+
+
+def test_a_node_that_was_stopped_for_long_asks_first_who_leads() -> None:
+    """Its clock has gone on, and it hears the leader in a moment."""
+    with cluster() as made:
+        made.elect()
+        follower = made.followers[0]
+        outcomes = write(made, follower, seconds=60)
+        made.clock.now_ns += 30_000 * MILLISECOND_NS
+        made.run_for(3_000)
         assert isinstance(outcomes[0], int)
 
 
