@@ -122,7 +122,7 @@ class Core(SyncObj):  # type: ignore[misc]
         on_state_changed: Callable[[int, int], None],
     ) -> None:
         self._log, self._apply = log, apply
-        self._is_sending = self._is_applying = False
+        self.is_leader = self._is_sending = self._is_applying = False
         self._applying: list[Entry] = []
         transport, serializer = _Transport(outlet), _NoSerializer(outlet)
         heartbeat = options.heartbeat_ns / SECOND_NS
@@ -157,6 +157,13 @@ class Core(SyncObj):  # type: ignore[misc]
     def _SyncObj__generateRaftTimeout(self) -> float:
         """H16: PySyncObj's own election timer never fires; `election` decides and calls `elect`."""
         return _NEVER
+
+    def _SyncObj__setState(self, newState: int) -> None:
+        self.is_leader = newState == _LEADER
+        super()._SyncObj__setState(newState)
+
+    def _SyncObj__tryLogCompaction(self) -> None:
+        """H19: the log is trimmed by housekeeping."""
 
     def _SyncObj__doApplyCommand(self, command: bytes) -> None:
         """H14: commands are ours, not pickles."""
@@ -198,8 +205,13 @@ class Core(SyncObj):  # type: ignore[misc]
     # what the guard reads --------------------------------------------------------------------------------
 
     @property
-    def is_leader(self) -> bool:
-        return bool(self._SyncObj__raftState == _LEADER)
+    def is_idle(self) -> bool:
+        """A tick would do nothing: only a leader's clock matters, nothing waits to be applied, nobody is elected."""
+        return (
+            not self.is_leader
+            and self.raftLastApplied == self.raftCommitIndex
+            and self._SyncObj__raftElectionDeadline == _NEVER
+        )
 
     @property
     def is_candidate(self) -> bool:

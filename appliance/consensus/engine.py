@@ -155,7 +155,8 @@ class Engine:
         if not self._is_disk_stalled(self._replica.options.election_timeout_min_ns):
             self._election.tick()
         committed = self.commit_index
-        self._core.doTick(0.0)
+        if not self._core.is_idle:
+            self._core.doTick(0.0)
         if self.commit_index > committed:
             self._replica.record("committed", self.commit_index)
         self._promises.release()

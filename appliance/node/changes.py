@@ -80,6 +80,9 @@ class Changes:
         self._number = 0
         self._promotion = Promotion(node.engine, node.log, node.consensus_options)
         self._announce_ns = 0
+        self._settled_in: Configuration | None = None
+        """The configuration in effect, if this node is where it says."""
+
 
     def ask(self, change: Change, deadline_ns: int, done: ChangeDone) -> None:
         """done is called once. Raises Overloaded."""
@@ -153,9 +156,12 @@ class Changes:
 
     def _announce(self, now_ns: int) -> None:
         """The options of this start say that this node is elsewhere than the cluster knows."""
-        me = self._node.me
-        member = self._node.log.configuration.member(me.member_id)
+        me, configuration = self._node.me, self._node.log.configuration
+        if configuration is self._settled_in:
+            return
+        member = configuration.member(me.member_id)
         if not me.peer_address or member is None or member.peer_address == me.peer_address:
+            self._settled_in = configuration
             return
         if now_ns >= self._announce_ns and self._node.engine.leader is not None:
             self._announce_ns = now_ns + ANNOUNCE_AGAIN_NS

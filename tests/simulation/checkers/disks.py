@@ -16,6 +16,7 @@ class DiskView:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
+        self._boot: tuple[bytes | None, int] = (None, 0)
 
     @property
     def state(self) -> JournalState:
@@ -23,7 +24,11 @@ class DiskView:
 
     @property
     def boot_count(self) -> int:
-        return decode_boot_count(self._machine.disk.boot_count)
+        """Decoded once for each version of its record."""
+        record = self._machine.disk.boot_count
+        if record is not self._boot[0]:
+            self._boot = (record, decode_boot_count(record))
+        return self._boot[1]
 
     @property
     def checkpoint_index(self) -> int:
