@@ -83,7 +83,6 @@ class Changes:
         self._settled_in: Configuration | None = None
         """The configuration in effect, if this node is where it says."""
 
-
     def ask(self, change: Change, deadline_ns: int, done: ChangeDone) -> None:
         """done is called once. Raises Overloaded."""
         if len(self._asked) >= CHANGES_PENDING_MAX:

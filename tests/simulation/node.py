@@ -25,6 +25,8 @@ from raftberry.internal.v1 import peer_pb2
 from tests.simulation.disk import DiskSpeed, SimWorkers
 from tests.simulation.schedule import MICROSECOND_NS, MILLISECOND_NS, Action, MachineClock, Schedule
 
+WAKE_US_MAX = (40, 300, 2_000)
+
 
 class Watcher(Protocol):
     """The world, as a process sees it: told of everything, asked for the way out."""
@@ -88,6 +90,9 @@ class Machine:
 
         self.lost_disk: MemoryDisk | None = None
         """What the disk held before an older image was put in its place."""
+
+        self.wake_us_max = WAKE_US_MAX[0]
+        """How long its loop is busy with other things before a cycle: more arrives meanwhile on a slow board."""
 
         self.is_shut_out = False
         """Its peers found it below its word. Assumed here: the machine knows that after a restart too."""
@@ -234,8 +239,8 @@ class Process:
     def wake(self) -> None:
         if not self._is_cycle_due:
             self._is_cycle_due = True
-            delay_ns = self.machine.rng.randint(1, 40) * MICROSECOND_NS
-            self._schedule.after(delay_ns, lambda: self.call(self._cycle))
+            delay_us = self.machine.rng.randint(1, self.machine.wake_us_max)
+            self._schedule.after(delay_us * MICROSECOND_NS, lambda: self.call(self._cycle))
 
     def _cycle(self) -> None:
         self._is_cycle_due = False

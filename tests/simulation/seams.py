@@ -16,26 +16,34 @@ import pysyncobj.syncobj as syncobj
 from appliance.consensus import flow, log, snapshot
 from appliance.node import batch, forwarding, log_sizes, proposals
 
-_TINY: tuple[tuple[ModuleType, str, int], ...] = (
-    (log_sizes, "MARK_BYTES", 200),
-    (snapshot, "SNAPSHOT_CHUNK_BYTES", 600),
-    (batch, "BATCH_BYTES_TARGET", 1_500),
-    (batch, "ENTRY_OPERATIONS_MAX", 7),
-    (flow, "PEER_IN_FLIGHT_BYTES_MAX", 4_000),
-    (log, "LOG_SLICE_ENTRIES_MAX", 5),
-    (log, "LOG_SLICE_BYTES_MAX", 1_200),
-    (proposals, "PROPOSALS_PENDING_MAX", 40),
-    (forwarding, "PROPOSALS_PENDING_MAX", 30),
+Sizes = tuple[tuple[ModuleType, str, int], ...]
+
+_TINY: tuple[tuple[ModuleType, str, tuple[int, ...]], ...] = (
+    (log_sizes, "MARK_BYTES", (200,)),
+    (snapshot, "SNAPSHOT_CHUNK_BYTES", (600, 2_000, 6_000)),
+    (batch, "BATCH_BYTES_TARGET", (1_500, 6_000)),
+    (batch, "ENTRY_OPERATIONS_MAX", (7, 40)),
+    (flow, "PEER_IN_FLIGHT_BYTES_MAX", (4_000,)),
+    (log, "LOG_SLICE_ENTRIES_MAX", (5,)),
+    (log, "LOG_SLICE_BYTES_MAX", (1_200,)),
+    (proposals, "PROPOSALS_PENDING_MAX", (40, 200)),
+    (forwarding, "PROPOSALS_PENDING_MAX", (30, 150)),
 )
+TINIEST: Sizes = tuple((module, name, sizes[0]) for module, name, sizes in _TINY)
+
+
+def draw_sizes(rng: random.Random) -> Sizes:
+    """Each on its own: what is rare with one is common with another."""
+    return tuple((module, name, rng.choice(sizes)) for module, name, sizes in _TINY)
 
 
 @contextmanager
-def applied(seconds: Callable[[], float], rng: random.Random) -> Iterator[None]:
+def applied(seconds: Callable[[], float], rng: random.Random, sizes: Sizes) -> Iterator[None]:
     """seconds: the clock of the machine that is at work."""
     rebound: list[tuple[ModuleType, str, object]] = [
         (syncobj, "monotonicTime", seconds),
         (syncobj, "random", rng),
-        *_TINY,
+        *sizes,
     ]
     kept = [(module, name, getattr(module, name)) for module, name, _ in rebound]
     for module, name, value in rebound:

@@ -40,7 +40,7 @@ from tests.simulation.faults import Faults
 from tests.simulation.history import History
 from tests.simulation.members import MemberFaults
 from tests.simulation.network import Network
-from tests.simulation.node import ClusterOptions, Machine, Process, active
+from tests.simulation.node import WAKE_US_MAX, ClusterOptions, Machine, Process, active
 from tests.simulation.schedule import MILLISECOND_NS, SECOND_NS, MachineClock, Schedule
 from tests.simulation.workload import Client
 
@@ -62,6 +62,8 @@ class Plan:
     fault_ns: int = 30 * SECOND_NS
     kinds: frozenset[str] | None = None
     is_tiny: bool | None = None
+    """None: drawn, and with it the sizes of batches and chunks, and how fast the machines are."""
+
     operations_per_second: int = 90
     """What all clients together begin, while they are answered soon."""
 
@@ -148,7 +150,9 @@ class World:
 
     def opened(self) -> AbstractContextManager[None]:
         """Within it PySyncObj reads simulated clocks: for scripts that drive a world by themselves."""
-        return seams.applied(active.seconds, self._rng("pysyncobj"))
+        is_drawn = self.plan.is_tiny is None
+        sizes = seams.draw_sizes(self._rng("sizes")) if is_drawn else seams.TINIEST
+        return seams.applied(active.seconds, self._rng("pysyncobj"), sizes)
 
     def start(self) -> None:
         for machine in self.machines:
@@ -446,7 +450,10 @@ class World:
         )
         speed: DiskSpeed = draw_speed(rng)
         machine_rng = self._rng(member.name)
-        return Machine(member, cluster, self.schedule, machine_rng, speed=speed, clock=clock)
+        machine = Machine(member, cluster, self.schedule, machine_rng, speed=speed, clock=clock)
+        if self.plan.is_tiny is None:
+            machine.wake_us_max = self._rng(f"{member.name}/loop").choice(WAKE_US_MAX)
+        return machine
 
     def _rng(self, purpose: str) -> random.Random:
         """Seeded by text, which Python hashes by SHA-512: independent of PYTHONHASHSEED."""
