@@ -104,6 +104,12 @@ class SimWorkers:
             with suppress(StorageFailed, CorruptData):
                 job.work()
 
+    def tear_in_kernel(self, tear: Callable[[Callable[[], object]], None]) -> None:
+        """Or it is on its way to the card when the power fails."""
+        job = self._running
+        if job is not None and job.name in ("journal", "store"):
+            tear(job.work)
+
     def _finish(self) -> None:
         if not self._host.is_alive:
             return

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from appliance.storage.layout import decode_boot_count, decode_state
-from appliance.storage.memory import MemoryDisk, StoreImage
+from appliance.storage.memory import MemoryDisk
+from tests.simulation.lmdb_disk import blank_disk, spoil_boot_count, spoil_entry, spoil_record, spoil_state
 from tests.simulation.mishaps import flip_bit
 from tests.simulation.node import Machine
 from tests.simulation.scene import Scene, Strike
@@ -80,7 +81,8 @@ class Losses:
             return False
         index = self._rng.choice(sorted(machine.disk.entries))
         original = machine.disk.entries[index]
-        flipped = machine.disk.entries[index] = flip_bit(original, self._rng.getrandbits(32))
+        flipped = flip_bit(original, self._rng.getrandbits(32))
+        spoil_entry(machine.disk, index, flipped)
         machine.flipped[index] = (flipped, original)
         self._suspect(machine, "flip_entry")
         return True
@@ -90,11 +92,9 @@ class Losses:
         machine = self._sound()
         if machine is None or not machine.disk.image.records:
             return False
-        image = machine.disk.image
-        records = dict(image.records)
+        records = machine.disk.image.records
         key = self._rng.choice(sorted(records))
-        records[key] = flip_bit(records[key], self._rng.getrandbits(32))
-        machine.disk.image = StoreImage(image.position, records)
+        spoil_record(machine.disk, key, flip_bit(records[key], self._rng.getrandbits(32)))
         self._suspect(machine, "flip_record")
         return True
 
@@ -107,9 +107,9 @@ class Losses:
         disk = machine.disk
         machine.lost_disk = disk.copy()
         if disk.state is not None and (self._rng.random() < 0.5 or disk.boot_count is None):
-            disk.state = flip_bit(disk.state, self._rng.getrandbits(32))
+            spoil_state(disk, flip_bit(disk.state, self._rng.getrandbits(32)))
         elif disk.boot_count is not None:
-            disk.boot_count = flip_bit(disk.boot_count, self._rng.getrandbits(32))
+            spoil_boot_count(disk, flip_bit(disk.boot_count, self._rng.getrandbits(32)))
         self._suspect(machine, "flip_state")
         self.must_be_out.append(machine)
         self._scene.restart(machine)
@@ -121,7 +121,7 @@ class Losses:
         return self._will_forget("older_copy", self._rng.randint(1_000, 5_000), lambda disk: disk.copy())
 
     def _wipe(self) -> bool:
-        return self._will_forget("wipe", self._rng.randint(10, 500), lambda _: MemoryDisk())
+        return self._will_forget("wipe", self._rng.randint(10, 500), blank_disk)
 
     def _lying_card(self) -> bool:
         """It said that commits were on the card; the power fails, and the last ones were not."""

@@ -20,9 +20,10 @@ from appliance.node.core import NodeCore
 from appliance.node.identity import Self
 from appliance.node.options import NodeOptions
 from appliance.state import Applied, StateOptions
-from appliance.storage.memory import MemoryDisk, MemoryJournal, MemoryStore
+from appliance.storage.memory import MemoryDisk
 from raftberry.internal.v1 import peer_pb2
 from tests.simulation.disk import DiskSpeed, SimWorkers
+from tests.simulation.lmdb_disk import LmdbDisk, open_disk
 from tests.simulation.schedule import MICROSECOND_NS, MILLISECOND_NS, Action, MachineClock, Schedule
 
 WAKE_US_MAX = (40, 300, 2_000)
@@ -77,12 +78,13 @@ class Machine:
         *,
         speed: DiskSpeed,
         clock: MachineClock,
+        disk: MemoryDisk,
         station: int = 0,
     ) -> None:
         """station: of a copy of another machine; peers have the address of the original."""
         self.member, self.cluster, self.schedule, self.rng = member, cluster, schedule, rng
         self.member_id, self.name = member.member_id, member.name
-        self.disk, self.speed, self.clock = MemoryDisk(), speed, clock
+        self.disk, self.speed, self.clock = disk, speed, clock
         self.station = station or member.member_id
         self.process: Process | None = None
         self.flipped: dict[int, tuple[bytes, bytes]] = {}
@@ -130,6 +132,8 @@ class Machine:
             return
         if is_kernel_finishing:
             process.workers.finish_in_kernel()
+        elif isinstance(self.disk, LmdbDisk):
+            process.workers.tear_in_kernel(self.disk.tear)
         self.process = None
         process.is_alive = False
         process.watcher.died(process)
@@ -154,6 +158,7 @@ class Process:
         machine, cluster = self.machine, self.machine.cluster
         self.nonce = machine.rng.getrandbits(63) + 1
         active.now_s = machine.clock.monotonic_ns() / 1e9
+        journal, store = open_disk(machine.disk)
         self.core = NodeCore(
             Self(
                 self.member,
@@ -165,8 +170,8 @@ class Process:
                 machine.known.version,
                 machine.address,
             ),
-            MemoryJournal(machine.disk),
-            MemoryStore(machine.disk),
+            journal,
+            store,
             workers=self.workers,
             send=self._send,
             wake=self.wake,

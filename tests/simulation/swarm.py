@@ -52,6 +52,8 @@ EXPECTED = (
     "fault_older_copy_struck",
     "fault_transfer_sent",
     "fault_wipe_struck",
+    "lmdb_lives",
+    "lmdb_torn",
     "network_refused",
     "network_repeated",
     "network_spike",

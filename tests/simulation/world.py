@@ -11,7 +11,7 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 
 from appliance.consensus import ConsensusOptions
@@ -38,6 +38,7 @@ from tests.simulation.disk import DiskSpeed, draw_speed
 from tests.simulation.failure import CheckFailed, require
 from tests.simulation.faults import Faults
 from tests.simulation.history import History
+from tests.simulation.lmdb_disk import Cards, LmdbDisk
 from tests.simulation.members import MemberFaults
 from tests.simulation.network import Network
 from tests.simulation.node import WAKE_US_MAX, ClusterOptions, Machine, Process, active
@@ -51,6 +52,8 @@ FAULT_NS_MAX = 120 * SECOND_NS
 """A seed that lacks something goes on until then."""
 
 PROBE_NS_MAX = 5 * SECOND_NS
+LMDB_EVERY = 50
+"""Seeds; one of them runs on real files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,9 @@ class Plan:
 
     operations_per_second: int = 90
     """What all clients together begin, while they are answered soon."""
+
+    is_on_lmdb: bool | None = None
+    """None: one seed of fifty."""
 
 
 @dataclass(slots=True)
@@ -86,6 +92,7 @@ class World:
         self._trace, self._digest = trace, hashlib.sha256()
         rng = self._rng("world")
         self.schedule = Schedule()
+        self.cards = Cards()
         self.network = Network(self.schedule, self._rng("network"))
         size = plan.size or rng.choices((1, 2, 3, 5, 7), (2, 1, 6, 4, 1))[0]
         cluster = _cluster(rng, size, is_tiny=rng.random() < 0.8 if plan.is_tiny is None else plan.is_tiny)
@@ -137,7 +144,7 @@ class World:
 
     def run(self) -> Report:
         """Raises CheckFailed."""
-        with self.opened():
+        with self.opened(), closing(self.cards):
             self.start()
             self.faults.start()
             self.run_for(self.plan.fault_ns)
@@ -215,6 +222,7 @@ class World:
         counts.update({f"client_{kind}": count for kind, count in self.history.counts.items()})
         counts.update({f"network_{kind}": count for kind, count in self.network.counts.items()})
         counts.update({f"watch_{kind}": count for kind, count in self.watches.counts.items()})
+        counts.update({f"lmdb_{kind}": count for kind, count in self.cards.counts.items()})
         counts["committed_entries"] = self.raft.commit_index - 1
         counts["terms"] = len(self.raft.leaders)
         for name, checked in (("raft", self.raft.counts), ("promise", self.promises.counts)):
@@ -336,9 +344,9 @@ class World:
             rng,
             speed=draw_speed(rng),
             clock=clock,
+            disk=disk,
             station=rng.getrandbits(63) + 1,
         )
-        copy.disk = disk
         self.copies.append(copy)
         self.views[copy.station] = DiskView(copy)
         self.restart(copy)
@@ -450,10 +458,16 @@ class World:
         )
         speed: DiskSpeed = draw_speed(rng)
         machine_rng = self._rng(member.name)
-        machine = Machine(member, cluster, self.schedule, machine_rng, speed=speed, clock=clock)
+        disk = self._disk()
+        machine = Machine(member, cluster, self.schedule, machine_rng, speed=speed, clock=clock, disk=disk)
         if self.plan.is_tiny is None:
             machine.wake_us_max = self._rng(f"{member.name}/loop").choice(WAKE_US_MAX)
         return machine
+
+    def _disk(self) -> MemoryDisk:
+        is_on_lmdb, seed = self.plan.is_on_lmdb, self.plan.seed
+        is_lmdb = seed % LMDB_EVERY == LMDB_EVERY - 1 if is_on_lmdb is None else is_on_lmdb
+        return LmdbDisk(self.cards) if is_lmdb else MemoryDisk()
 
     def _rng(self, purpose: str) -> random.Random:
         """Seeded by text, which Python hashes by SHA-512: independent of PYTHONHASHSEED."""

@@ -23,6 +23,7 @@ from appliance.storage.lmdb_journal import LmdbJournal
 from appliance.storage.lmdb_store import LmdbStore
 from appliance.storage.memory import MemoryDisk, MemoryJournal, MemoryStore
 from appliance.storage.store import Store, StoreBatch
+from tests.simulation.lmdb_disk import Cards, LmdbDisk
 
 MIB = 1 << 20
 
@@ -58,12 +59,30 @@ def _lmdb_card(path: Path) -> Card:
     )
 
 
-@pytest.fixture(params=["memory", "lmdb"])
+def _simulated_card(cards: Cards) -> Card:
+    """LMDB as the simulator has it: each life opens the files that the last one left."""
+    disk, opened = LmdbDisk(cards), list[tuple[Journal, Store]]()
+
+    def open_journal() -> Journal:
+        opened.append(disk.open())
+        return opened[-1][0]
+
+    return Card(open_journal, lambda: opened[-1][1])
+
+
+@pytest.fixture(params=["memory", "lmdb", "simulated"])
 def card(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Card]:
-    made = _memory_card() if request.param == "memory" else _lmdb_card(tmp_path)
+    cards = Cards()
+    make = {
+        "memory": _memory_card,
+        "lmdb": lambda: _lmdb_card(tmp_path),
+        "simulated": lambda: _simulated_card(cards),
+    }
+    made = make[request.param]()
     yield made
     made.journal.close()
     made.store.close()
+    cards.close()
 
 
 def entries(first: int, stop: int, *, term: int = 1, size_bytes: int = 10) -> tuple[Entry, ...]:
