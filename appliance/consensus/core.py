@@ -162,9 +162,6 @@ class Core(SyncObj):  # type: ignore[misc]
         self.is_leader = newState == _LEADER
         super()._SyncObj__setState(newState)
 
-    def _SyncObj__tryLogCompaction(self) -> None:
-        """H19: the log is trimmed by housekeeping."""
-
     def _SyncObj__doApplyCommand(self, command: bytes) -> None:
         """H14: commands are ours, not pickles."""
         index = self.raftLastApplied + 1

@@ -70,6 +70,9 @@ class SimWorkers:
         self._queue: deque[_Job] = deque()
         self._running: _Job | None = None
         self._told_ns = 0
+        self._untold = 0
+        """Jobs that are done, and the loop does not know it yet."""
+
         self.counts: Counter[str] = Counter()
 
     @property
@@ -104,6 +107,12 @@ class SimWorkers:
             with suppress(StorageFailed, CorruptData):
                 job.work()
 
+    def phase(self, *, is_kernel_finishing: bool) -> str:
+        """Where a crash finds the commits: inside one, after one that the loop has not heard of yet, or at rest."""
+        if self._running is not None:
+            return "inside_new" if is_kernel_finishing else "inside_old"
+        return "after" if self._untold else "at_rest"
+
     def tear_in_kernel(self, tear: Callable[[Callable[[], object]], None]) -> None:
         """Or it is on its way to the card when the power fails."""
         job = self._running
@@ -134,8 +143,13 @@ class SimWorkers:
         self._told_ns = max(
             self._told_ns + 1, self._schedule.now_ns + self._rng.randint(1, 200) * MICROSECOND_NS
         )
-        self._schedule.at(self._told_ns, lambda: self._host.call(lambda: job.done(result)))
+        self._untold += 1
+        self._schedule.at(self._told_ns, lambda: self._host.call(partial(self._tell, job, result)))
         self.start_next()
+
+    def _tell(self, job: _Job, result: object) -> None:
+        self._untold -= 1
+        job.done(result)
 
 
 def _raise(error: Exception) -> None:

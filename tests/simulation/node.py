@@ -47,6 +47,9 @@ class Watcher(Protocol):
 
     def passing_job(self, process: Process, name: str, phase: str) -> None: ...
 
+    def crashing(self, process: Process, phase: str) -> None:
+        """phase: of its commits (SimWorkers.phase)."""
+
     def died(self, process: Process) -> None: ...
 
     def ended_by_itself(self, process: Process) -> None:
@@ -130,13 +133,15 @@ class Machine:
         process = self.process
         if process is None:
             return
+        watcher = process.watcher
+        watcher.crashing(process, process.workers.phase(is_kernel_finishing=is_kernel_finishing))
         if is_kernel_finishing:
             process.workers.finish_in_kernel()
         elif isinstance(self.disk, LmdbDisk):
             process.workers.tear_in_kernel(self.disk.tear)
         self.process = None
         process.is_alive = False
-        process.watcher.died(process)
+        watcher.died(process)
 
 
 class Process:
@@ -146,6 +151,7 @@ class Process:
         self.is_alive, self.is_paused = True, False
         self.incarnation = machine.start_count
         self._missed: deque[Action] = deque()
+        self._resumed_ns: int | None = None
         self._is_cycle_due = False
         self._timer_ns: int | None = None
         self._due_ns = 0
@@ -231,11 +237,16 @@ class Process:
         """SIGSTOP."""
         self.is_paused = True
 
+    def was_paused_within(self, duration_ns: int) -> bool:
+        """It is stopped, or was not long ago."""
+        resumed_ns = self._resumed_ns
+        return self.is_paused or (resumed_ns is not None and self._schedule.now_ns - resumed_ns < duration_ns)
+
     def resume(self) -> None:
         """SIGCONT: everything that waited is there at once."""
         if not self.is_alive or not self.is_paused:
             return
-        self.is_paused = False
+        self.is_paused, self._resumed_ns = False, self._schedule.now_ns
         self.workers.start_next()
         missed, self._missed = self._missed, deque()
         while missed and self.is_alive:

@@ -7,6 +7,7 @@ megabytes must be right with kilobytes, and then checkpoints, trims and snapshot
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -15,6 +16,7 @@ import pysyncobj.syncobj as syncobj
 
 from appliance.consensus import flow, log, snapshot
 from appliance.node import batch, forwarding, log_sizes, proposals
+from tests.simulation.guards import watched
 
 Sizes = tuple[tuple[ModuleType, str, int], ...]
 
@@ -38,11 +40,14 @@ def draw_sizes(rng: random.Random) -> Sizes:
 
 
 @contextmanager
-def applied(seconds: Callable[[], float], rng: random.Random, sizes: Sizes) -> Iterator[None]:
-    """seconds: the clock of the machine that is at work."""
-    rebound: list[tuple[ModuleType, str, object]] = [
+def applied(
+    seconds: Callable[[], float], rng: random.Random, sizes: Sizes, counts: Counter[str]
+) -> Iterator[None]:
+    """seconds: the clock of the machine that is at work. counts: where the guard's rules are counted."""
+    rebound: list[tuple[type | ModuleType, str, object]] = [
         (syncobj, "monotonicTime", seconds),
         (syncobj, "random", rng),
+        *watched(counts),
         *sizes,
     ]
     kept = [(module, name, getattr(module, name)) for module, name, _ in rebound]

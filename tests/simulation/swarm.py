@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tests.simulation.failure import CheckFailed
+from tests.simulation.guards import RULES
 from tests.simulation.world import Plan, Report, World
 
 EXPECTED = (
@@ -33,7 +34,12 @@ EXPECTED = (
     "client_read_here",
     "client_retried",
     "client_unknown",
+    "crash_after",
+    "crash_at_rest",
+    "crash_inside_new",
+    "crash_inside_old",
     "dropped_answer_to_no_leader",
+    "dropped_not_a_member",
     "dropped_older_term",
     "event_adopted_term",
     "event_asked_to_take_over",
@@ -54,6 +60,8 @@ EXPECTED = (
     "fault_wipe_struck",
     "lmdb_lives",
     "lmdb_torn",
+    "member_added",
+    "member_removed",
     "network_refused",
     "network_repeated",
     "network_spike",
@@ -84,7 +92,7 @@ class Summary:
 
     def silent(self) -> list[str]:
         """What never fired."""
-        expected = [*EXPECTED, *(f"fault_{kind}" for kind in fault_kinds())]
+        expected = [*EXPECTED, *RULES, *(f"fault_{kind}" for kind in fault_kinds())]
         return [name for name in expected if not self.counts[name]]
 
     def lines(self) -> Iterator[str]:

@@ -19,6 +19,7 @@ from appliance.node.proposals import Completion
 from appliance.state import OperationResult
 from appliance.state.operations import delete_key, encode_columns, put_key, write_readings
 from raftberry.internal.v1 import command_pb2
+from tests.simulation.failure import CheckFailed
 from tests.simulation.history import Attempted, History, RegisterRead, RegisterWrite
 from tests.simulation.node import Machine, Process
 from tests.simulation.schedule import MILLISECOND_NS, SECOND_NS, Schedule
@@ -27,6 +28,7 @@ REGISTERS = ("r0", "r1")
 KEYS = ("k0", "k1", "k2", "k3")
 SERIES = (("cellar", "temperature"), ("cellar", "humidity"), ("roof", "wind"))
 ATTEMPTS_MAX = 4
+LATE_NS_MAX = 100 * MILLISECOND_NS
 OPEN_MIN = 6
 """Operations that may be open when a client begins more: some wait for seconds on a node that is cut off."""
 
@@ -41,6 +43,8 @@ class _Request:
     process: Process
     then: Answer
     is_over: bool = False
+    deadline_ns: int = 0
+    """By the process's clock, from when it heard of it."""
 
 
 class Client:
@@ -264,15 +268,24 @@ class Client:
         request = _Request(process, then)
 
         def send() -> None:
-            deadline_ns = process.core.clock.monotonic_ns() + patience_ns
+            deadline_ns = request.deadline_ns = process.core.clock.monotonic_ns() + patience_ns
             try:
                 submit(deadline_ns, request)
             except NotApplied as error:
                 self._answer(request, error)
 
         self._waiting.append(request)
-        self._schedule.after(patience_ns + SECOND_NS, lambda: self._answer(request, None))
+        self._schedule.after(patience_ns + SECOND_NS, partial(self._give_up, request))
         process.call(send)
+
+    def _give_up(self, request: _Request) -> None:
+        """Nothing was heard although the deadline has passed: only a process that was stopped may be so late (H10)."""
+        process = request.process
+        if not request.is_over and process.is_alive and not process.was_paused_within(2 * SECOND_NS):
+            late_ns = process.core.clock.monotonic_ns() - request.deadline_ns
+            if request.deadline_ns and late_ns > LATE_NS_MAX:
+                raise CheckFailed("answered_in_time", f"{process.machine.name} is {late_ns:,} ns late")
+        self._answer(request, None)
 
     def _answer(self, request: _Request, outcome: Completion | NotApplied | None) -> None:
         if not request.is_over:

@@ -159,7 +159,7 @@ class World:
         """Within it PySyncObj reads simulated clocks: for scripts that drive a world by themselves."""
         is_drawn = self.plan.is_tiny is None
         sizes = seams.draw_sizes(self._rng("sizes")) if is_drawn else seams.TINIEST
-        return seams.applied(active.seconds, self._rng("pysyncobj"), sizes)
+        return seams.applied(active.seconds, self._rng("pysyncobj"), sizes, self.counts)
 
     def start(self) -> None:
         for machine in self.machines:
@@ -291,6 +291,9 @@ class World:
     def passing_job(self, process: Process, name: str, phase: str) -> None:
         self.counts[f"job_{name}_{phase}"] += 1
         self.on_job(process, name, phase)
+
+    def crashing(self, process: Process, phase: str) -> None:
+        self.counts[f"crash_{phase}"] += 1
 
     def died(self, process: Process) -> None:
         self.traced(process.machine, "died")
