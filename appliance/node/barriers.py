@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from appliance.consensus import Engine
 from appliance.errors import NoLeader, NotApplied
 from appliance.model import MemberId
+from raftberry.internal.v1 import peer_pb2
 
 DEADLINES_SPARE = 1_024
 """Deadlines of finished reads that are kept, beside as many as reads wait: a deadline may be a day away."""
@@ -90,12 +91,14 @@ class Barriers:
         if self._new:
             self._new = [waiter for waiter in self._new if not waiter.is_done]
 
-    def on_reply(self, number: int, index: int, now_ns: int) -> None:
-        question = self._question
-        if question is None or question.number != number:
-            return
-        self._question = None
-        self._answered(question.waiters, index or None, now_ns)
+    def on_reply(self, member: MemberId, frame: peer_pb2.Frame, now_ns: int) -> None:
+        """index 0: the member does not lead."""
+        question, reply = self._question, frame.read_index_reply
+        if question is not None and question.number == reply.request:
+            self._question = None
+            self._answered(question.waiters, reply.index or None, now_ns)
+        if not reply.index:
+            self._engine.leader_denied(member, frame.term)
 
     def fail_all(self, error: NotApplied) -> None:
         """This node stops serving."""

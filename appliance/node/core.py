@@ -232,7 +232,7 @@ class NodeCore:
             case "read_index":
                 self._on_read_index(member, frame.read_index.request)
             case "read_index_reply":
-                self._on_read_index_reply(member, frame)
+                self.barriers.on_reply(member, frame, self.clock.monotonic_ns())
             case "transfer_request":
                 self.handover.on_request(frame.transfer_request.target)
             case "clock_sample":
@@ -347,12 +347,6 @@ class NodeCore:
             self._send(member, frame, False)
 
         self.engine.read_index(answer)
-
-    def _on_read_index_reply(self, member: MemberId, frame: peer_pb2.Frame) -> None:
-        reply = frame.read_index_reply
-        self.barriers.on_reply(reply.request, reply.index, self.clock.monotonic_ns())
-        if not reply.index:
-            self.engine.leader_denied(member, frame.term)
 
     # snapshots -------------------------------------------------------------------------------------------
 

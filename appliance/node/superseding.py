@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from appliance.clock import Clock
-from appliance.consensus import ConsensusOptions
+from appliance.consensus import ConsensusOptions, Engine
 from appliance.limits import OUTLIVED_AFTER_NS
 from appliance.model import ClusterId, hex_id
 from appliance.node.identity import Self
@@ -30,9 +30,8 @@ class Supersedable(Protocol):
 
     me: Self
     clock: Clock
+    engine: Engine
     consensus_options: ConsensusOptions
-
-    def confirmed_ns(self) -> int | None: ...
 
     def remove(self, reason: str) -> None: ...
 
@@ -86,7 +85,7 @@ class Superseding:
 
     def _has_long_worked(self) -> bool:
         node, now = self._node, self._node.clock.monotonic_ns()
-        confirmed = node.confirmed_ns()
+        confirmed = node.engine.confirmed_ns()
         is_led = (
             confirmed is not None and now - confirmed <= 2 * node.consensus_options.election_timeout_max_ns
         )
