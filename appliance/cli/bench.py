@@ -26,6 +26,9 @@ from appliance.host.disk import sync_latencies_s
 from appliance.units import Duration
 from raftberry.v1 import cluster_pb2, reading_pb2
 
+COUNTED_S: Final = 5.2
+"""A node looks every five seconds at what it has sent to disks."""
+
 COLUMNS: Final = ("work", "per_second", "unit", "p50_ms", "p99_ms", "compared")
 STREAM_READINGS: Final = 1_000
 RANGE_READINGS: Final = 10_000
@@ -84,8 +87,14 @@ def bench(
             for row in one.rows(readings_max, disk):
                 rows.append(row)
                 note(f"{row['work']}: {row['per_second']} {row['unit']}, p50 {row['p50_ms']} ms")
+            time.sleep(COUNTED_S)
+            sent_bytes = one.status().written_bytes - status.written_bytes
     emit(rows, COLUMNS, output)
     sys.stdout.flush()
+    note(
+        f"{status.name} sent {sent_bytes:,} bytes to its disk meanwhile, {sent_bytes / one.written_count:.0f} for each "
+        f"of the {one.written_count:,} readings written here, all else that the cluster did included"
+    )
     if one.was_limited:
         note(
             "(client) marks what this command itself limited: one Python process; more of them would show more"
@@ -99,6 +108,8 @@ class Bench:
         self.endpoint = endpoint
         self.sensor = f"raftberry-bench-{secrets.token_hex(4)}"
         self.was_limited = False
+        self.written_count = 0
+        """Readings, in all measurements."""
         self._connection, self._clients, self._seconds = connection, clients, seconds
         self._began_ns = time.time_ns()
 
@@ -135,6 +146,7 @@ class Bench:
             items_per_message=STREAM_READINGS,
             messages_max=readings_max // STREAM_READINGS,
         )
+        self.written_count = alone.items + many.items + stream.items
         yield self._row(f"stream, {STREAM_READINGS} a message, 16 in flight", "readings/s", stream)
         for consistency in CONSISTENCIES:
             call = self._latest(consistency)
@@ -152,6 +164,7 @@ class Bench:
             lambda number: self._write("watched", number),
             events=WATCH_EVENTS,
         )
+        self.written_count += watch.items
         yield self._row("watch, from write to event", "events/s", watch, (alone, "a write"))
 
     def _row(self, work: str, unit: str, measured: Measured, *floors: tuple[Measured | None, str]) -> Row:
@@ -177,10 +190,14 @@ class Bench:
         latencies_s = sync_latencies_s(disk, count=SYNCS)
         return Measured(seconds=sum(latencies_s), items=SYNCS, latencies_s=latencies_s)
 
-    def _empty_call(self, _client: int, _number: int) -> int:
-        self._connection.call_at(
-            self.endpoint, GET_STATUS, cluster_pb2.GetStatusRequest(), timeout_s=self._connection.timeout_s
+    def status(self) -> cluster_pb2.GetStatusResponse:
+        request = cluster_pb2.GetStatusRequest()
+        return self._connection.call_at(
+            self.endpoint, GET_STATUS, request, timeout_s=self._connection.timeout_s
         )
+
+    def _empty_call(self, _client: int, _number: int) -> int:
+        self.status()
         return 1
 
     def _write_one(self, client: int, number: int) -> int:

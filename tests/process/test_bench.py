@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -44,6 +45,11 @@ def test_every_kind_of_work_is_measured_and_nothing_is_left_behind(
         *("fdatasync", "status", "write", "write", "stream", "latest", "latest", "query", "watch")
     ]
     assert all(row["per_second"] > 0 and row["p50_ms"] > 0 for row in rows)
+    sent = re.search(
+        r"n1 sent ([\d,]+) bytes to its disk meanwhile, (\d+) for each of the ([\d,]+) readings", err
+    )
+    assert sent is not None, err
+    assert int(sent[1].replace(",", "")) > 0
     assert series_of(node) == []
     assert list(disk.iterdir()) == []
 
