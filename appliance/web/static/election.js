@@ -63,13 +63,13 @@ function votersOf(live, names) {
   return peers.filter((peer) => peer.voter).length || names.length;
 }
 
-// The four steps: title, and what to say of an election among so many voters.
+// The four steps: title, what to say of an election among so many voters, and what the step is while there is none.
 const needed = (voters) => `${Math.floor(voters / 2) + 1} are needed`;
 const STEPS = [
-  ["The leader is gone", ({ gone, isHandedOver }) => (isHandedOver ? `${gone} hands over on purpose.` : `Nobody hears ${gone || "a leader"} any more. Writes wait.`)],
-  ["Ask around first", ({ asker, would }, voters) => (asker ? `“Would you vote for me?” asks ${asker}. ${would.get(asker)?.size ?? 1} of ${voters} would; ${needed(voters)}.` : "Not needed this time.")],
-  ["The vote", ({ candidate, term, votes }, voters) => (candidate ? `${candidate} stands in term ${term}: ${votes.size} of ${voters} votes; ${needed(voters)}.` : "Seen by others only.")],
-  ["A new leader", ({ leader, term }) => `${leader} leads term ${term}. Writes go on.`],
+  ["The leader is gone", ({ gone, isHandedOver }) => (isHandedOver ? `${gone} hands over on purpose.` : `Nobody hears ${gone || "a leader"} any more. Writes wait.`), "Its heartbeats stop."],
+  ["Ask around first", ({ asker, would }, voters) => (asker ? `“Would you vote for me?” asks ${asker}. ${would.get(asker)?.size ?? 1} of ${voters} would; ${needed(voters)}.` : "Not needed this time."), "Is an election worth it?"],
+  ["The vote", ({ candidate, term, votes }, voters) => (candidate ? `${candidate} stands in term ${term}: ${votes.size} of ${voters} votes; ${needed(voters)}.` : "Seen by others only."), "More than half must say yes."],
+  ["A new leader", ({ leader, term }) => `${leader} leads term ${term}. Writes go on.`, "It takes the writes."],
 ];
 
 export class ElectionSteps {
@@ -91,7 +91,8 @@ export class ElectionSteps {
     this.items.forEach(({ item, text }, place) => {
       const step = place + 1;
       setClass(item, step < election.step ? "done" : step === election.step ? "now" : "");
-      setText(text, step <= election.step ? STEPS[place][1](election, voters) : "");
+      const [, say, meanwhile] = STEPS[place];
+      setText(text, step <= election.step ? say(election, voters) : election.step === 0 ? meanwhile : "");
     });
   }
 }

@@ -32,6 +32,7 @@ class RaftPage {
     this.beat_ms = 0;
     this.names = [];
     this.lines = [];
+    this.hasSaid = false;
     this.shapes = new Map();
     this.rows = new Map();
     this.narrow = matchMedia("(max-width: 40rem)");
@@ -48,7 +49,7 @@ class RaftPage {
   }
 
   build() {
-    this.caption = h("p", { class: "caption", "aria-live": "polite" }, "All is well: the leader’s heartbeats (grey) tell the others that it lives. End its process, or type “raftberry transfer”, and watch them elect a new one.");
+    this.caption = h("p", { class: "caption", "aria-live": "polite" }, "Asking the nodes …");
     this.steps = new ElectionSteps();
     this.links = s("g", {});
     this.nodes = s("g", {});
@@ -111,7 +112,17 @@ class RaftPage {
     if (event.kind === "became_leader" || event.kind === "became_candidate") this.burst(event.node);
   }
 
+  // Until something happens: what there is to see.
+  sayRest(moment) {
+    const away = this.names.filter((name) => moment.of(name).isAway);
+    const leader = this.names.find((name) => moment.of(name).role === "leader" && !moment.of(name).isAway);
+    if (!leader) setText(this.caption, "No leader is seen from here.");
+    else if (away.length) setText(this.caption, `${away.join(", ")} ${away.length === 1 ? "is" : "are"} not heard. ${leader} still leads: it reaches more than half, so writes go on.`);
+    else setText(this.caption, `All is well: ${leader} leads, and its heartbeats (grey) tell the others that it lives. End its process, or type “raftberry transfer”, and watch them elect a new one.`);
+  }
+
   say(event) {
+    this.hasSaid = true;
     const summary = event.kind === "became_leader" ? this.summary(event) : "";
     this.caption.replaceChildren(h("strong", {}, explanation(event).title), ` – ${sentence(event)}${summary}`);
   }
@@ -209,6 +220,7 @@ class RaftPage {
     for (const [a, b, line] of this.lines) setClass(line, linkUp(this.live, a, b, time) ? "link" : "link cut");
     this.sendBeats(moment);
     this.moveMessages();
+    if (!this.hasSaid && names.length) this.sayRest(moment);
     this.steps.draw(this.live, names, time);
     this.drawLogs(moment);
     this.drawControls(time);
