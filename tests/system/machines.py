@@ -56,20 +56,25 @@ def wait_until(what: str, is_so: Callable[[], object], timeout_s: float = 300.0)
 class Network:
     """A bridge, and one namespace a machine with an address on it."""
 
-    def __init__(self, names: list[str]) -> None:
+    def __init__(self, names: list[str], *, prefix: str = "") -> None:
+        """prefix: of the namespaces' names, so that two of these can be on one host."""
+        self._prefix = prefix
         self.addresses = {name: f"{NETWORK}.{number}" for number, name in enumerate(names, start=1)}
-        run("ip", "netns", "add", BRIDGE_NAMESPACE)
+        run("ip", "netns", "add", f"{prefix}{BRIDGE_NAMESPACE}")
         self._hub("link", "set", "lo", "up")
         self._hub("link", "add", "hub", "type", "bridge")
         self._hub("addr", "add", f"{NETWORK}.254/24", "dev", "hub")
         self._hub("link", "set", "hub", "up")
         for name, address in self.addresses.items():
-            run("ip", "netns", "add", name)
-            self._hub("link", "add", self._port(name), "type", "veth", "peer", "name", "host0", "netns", name)
+            namespace = f"{prefix}{name}"
+            run("ip", "netns", "add", namespace)
+            self._hub(
+                "link", "add", self._port(name), "type", "veth", "peer", "name", "host0", "netns", namespace
+            )
             self._hub("link", "set", self._port(name), "master", "hub", "up")
             for words in (("link", "set", "lo", "up"), ("addr", "add", f"{address}/24", "dev", "host0"),
                           ("link", "set", "host0", "up")):  # fmt: skip
-                run("ip", "-n", name, *words)
+                run("ip", "-n", namespace, *words)
 
     def cut(self, name: str) -> None:
         self._hub("link", "set", self._port(name), "down")
@@ -79,23 +84,28 @@ class Network:
 
     def close(self) -> None:
         for name in (*self.addresses, BRIDGE_NAMESPACE):
-            run("ip", "netns", "del", name, is_checked=False)
+            run("ip", "netns", "del", f"{self._prefix}{name}", is_checked=False)
 
     @staticmethod
     def _port(name: str) -> str:
         return f"p-{name}"[:15]
 
-    @staticmethod
-    def _hub(*words: str) -> None:
-        run("ip", "-n", BRIDGE_NAMESPACE, *words)
+    def _hub(self, *words: str) -> None:
+        run("ip", "-n", f"{self._prefix}{BRIDGE_NAMESPACE}", *words)
 
 
 class Machine:
     """One container. boot() and reboot() return when systemd says that it is running."""
 
-    def __init__(self, name: str, base: Path, folder: Path, repository: Path, *, data_bytes: int = 0) -> None:
-        """data_bytes: size of a file system of its own for /var/lib/raftberry; 0: the machine's."""
+    def __init__(
+        self, name: str, base: Path, folder: Path, repository: Path, *, data_bytes: int = 0, prefix: str = ""
+    ) -> None:
+        """data_bytes: size of a file system of its own for /var/lib/raftberry; 0: the machine's.
+
+        prefix: the network's.
+        """
         self.name, self._repository = name, repository
+        self._namespace = f"{prefix}{name}"
         self._folder = folder / name
         self.root = self._folder / "root"
         for part in ("up", "work", "root"):
@@ -113,7 +123,7 @@ class Machine:
             (disk / "raftberry").mkdir()
             self._more = f"--bind={disk}/raftberry:/var/lib/raftberry"
         self._nspawn: subprocess.Popen[bytes] | None = None
-        self._leader = 0
+        self.leader = 0
 
     def write(self, path: str, text: str) -> None:
         file = self.root / path.removeprefix("/")
@@ -124,8 +134,8 @@ class Machine:
         began = time.monotonic()
         console = (self._folder / "console").open("ab")
         self._nspawn = subprocess.Popen(
-            ["unshare", "--mount", "--propagation", "private", "bash", "-c", _BOOT, "boot", self.name, str(self.root),
-             str(self._repository), self._more],
+            ["unshare", "--mount", "--propagation", "private", "bash", "-c", _BOOT, "boot", self._namespace,
+             str(self.root), str(self._repository), self._more],
             stdin=subprocess.DEVNULL, stdout=console, stderr=console,
         )  # fmt: skip
         wait_until(f"{self.name}: systemd answers", self._has_systemd, BOOT_TIMEOUT_S)
@@ -139,11 +149,11 @@ class Machine:
         with contextlib.suppress(OSError):
             children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
             if children:
-                self._leader = int(children[0])
+                self.leader = int(children[0])
                 enter = (
                     "nsenter",
                     "-t",
-                    str(self._leader),
+                    str(self.leader),
                     "-m",
                     "-p",
                     "/bin/test",
@@ -156,13 +166,13 @@ class Machine:
     def sh(self, *command: str, is_checked: bool = True, timeout_s: float = 600) -> str:
         """Run as root inside."""
         return run(
-            "nsenter", "-t", str(self._leader), "-a", *CLEAN_ENVIRONMENT, *command,
+            "nsenter", "-t", str(self.leader), "-a", *CLEAN_ENVIRONMENT, *command,
             is_checked=is_checked, timeout_s=timeout_s,
         )  # fmt: skip
 
     def status_of(self, command: str) -> int:
         """Exit status of a shell command."""
-        words = ("nsenter", "-t", str(self._leader), "-a", *CLEAN_ENVIRONMENT, "sh", "-c", command)
+        words = ("nsenter", "-t", str(self.leader), "-a", *CLEAN_ENVIRONMENT, "sh", "-c", command)
         return subprocess.run(words, capture_output=True, timeout=600, check=False).returncode
 
     def unit(self, *names: str) -> dict[str, str]:
@@ -188,7 +198,7 @@ class Machine:
         """All of it ends at once."""
         if self._nspawn is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._leader, signal.SIGKILL)
+                os.kill(self.leader, signal.SIGKILL)
             self._nspawn.wait(120)
             self._nspawn = None
 
