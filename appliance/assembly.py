@@ -7,7 +7,7 @@ import logging
 import os
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from appliance import __version__
@@ -77,17 +77,17 @@ def assemble(serving: Serving, failpoints: Failpoints | None) -> Parts:
     identity = directory.identity
     parts: Parts
     workers = ThreadWorkers(asyncio.get_running_loop(), _end_process, failpoints)
-    addresses = config.founders
     core = NodeCore(
         Self(
             member_id=identity.member_id,
             name=identity.name,
             cluster_id=identity.cluster_id,
-            members=_with_addresses(identity.members, addresses),
+            members=identity.members,
             boot_nonce=serving.rng.getrandbits(63) + 1,
             version=__version__,
             members_version=identity.members_version,
             peer_address=config.advertised_peer_address,
+            told=config.founders,
             superseded=identity.superseded,
             outlived=identity.outlived,
         ),
@@ -151,13 +151,6 @@ def _consensus_options(config: Config) -> ConsensusOptions:
         heartbeat_ns=config.cluster.heartbeat_ns,
         election_timeout_min_ns=config.cluster.election_timeout_min_ns,
         election_timeout_max_ns=config.cluster.election_timeout_max_ns,
-    )
-
-
-def _with_addresses(members: tuple[Member, ...], addresses: dict[str, str]) -> tuple[Member, ...]:
-    """The configuration of this start says where the founders are now."""
-    return tuple(
-        replace(member, peer_address=addresses.get(member.name, member.peer_address)) for member in members
     )
 
 

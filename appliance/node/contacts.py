@@ -113,6 +113,5 @@ class Contacts:
         """While nothing has changed since the founding, the options of this start say where the founders are."""
         address = self._claims.get(member.member_id)
         if address is None and self._current.version <= 1:
-            told = next((m for m in self._me.members if m.member_id == member.member_id), member)
-            address = told.peer_address
+            address = self._me.told.get(member.name)
         return replace(member, peer_address=address or member.peer_address)
