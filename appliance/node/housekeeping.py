@@ -119,6 +119,8 @@ class Housekeeping:
         self._trim()
         self._node.log.evict(self._node.engine.applied_index, self._node.consensus_options.hot_bytes_max)
         self._expire_keys()
+        if not self._node.state.forget_some():
+            self._node.request_wake()
         self._keep_time()
         self.scrub.cycle()
         self.space.used_bytes = self.store_bytes + self.sizes.total_bytes

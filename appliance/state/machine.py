@@ -187,6 +187,10 @@ class StateMachine(StateReads):
         """The log holds no entry up to index any more: nobody asks for their outcomes."""
         self._tables.outcomes.forget_to(index)
 
+    def forget_some(self) -> bool:
+        """Give up the memory of some series that were deleted; True: that was all."""
+        return self._tables.series.forget_some()
+
     # Checkpoints
 
     def begin_checkpoint(self) -> CheckpointWork:

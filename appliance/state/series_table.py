@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 from appliance import limits
 from appliance.errors import ConditionFailed, InvalidArgument, Overloaded
 from appliance.state.columns import CODEC_RAW, Columns, decode_columns
-from appliance.state.moment import Moment, Moments
+from appliance.state.moment import ITEMS_PER_TURN, Moment, Moments
 from appliance.state.names import check_name, check_pattern, is_pattern, matcher
 from appliance.state.results import StateOptions
 from appliance.state.series import Series
@@ -44,6 +44,7 @@ class SeriesTable:
         self.renamed: set[Series] = set()
         self.dropped: list[int] = []
         self.moments: Moments[Series] = Moments()
+        self._gone: list[Series] = []
 
     def load(self, series: Series) -> None:
         """Take over a series of a checkpoint."""
@@ -148,18 +149,28 @@ class SeriesTable:
             names = [(sensor, metric)] if (sensor, metric) in self.by_name else []
         else:
             names = [name for name in self.by_name if is_sensor(name[0]) and is_metric(name[1])]
-        for name in names:
-            self.delete(self.by_name[name])
+        self._delete([self.by_name[name] for name in names])
         return len(names)
 
     def delete(self, series: Series) -> None:
         """With all its readings, unit and labels."""
-        self.moments.before_change(series)
-        del self.by_name[series.sensor, series.metric]
-        self.dirty.discard(series)
-        self.renamed.discard(series)
-        self.dropped.append(series.series_id)
-        self.reading_count -= series.reading_count
+        self._delete([series])
+
+    def _delete(self, gone: list[Series]) -> None:
+        """Ten thousand in one turn: their memory is given up later (`forget_some`)."""
+        for series in gone:
+            self.moments.before_change(series)
+            del self.by_name[series.sensor, series.metric]
+        self.dirty.difference_update(gone)
+        self.renamed.difference_update(gone)
+        self.dropped.extend([series.series_id for series in gone])
+        self.reading_count -= sum([series.reading_count for series in gone])
+        self._gone += gone
+
+    def forget_some(self) -> bool:
+        """Of those that were deleted; True: that was all."""
+        del self._gone[-ITEMS_PER_TURN:]
+        return not self._gone
 
     def _check_write(self, columns: list[tuple[command_pb2.SeriesColumns, Columns]]) -> None:
         new: dict[Key, bool] = {}

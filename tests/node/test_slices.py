@@ -96,6 +96,22 @@ async def test_reads_of_many_series_take_a_slice_a_turn_and_show_one_moment(
     await end(alone)
 
 
+def test_the_memory_of_deleted_series_is_given_up_a_slice_a_turn() -> None:
+    with cluster(size=1) as made:
+        leader = made.elect()
+        leader.core.submit(write_all(), made.clock.now_ns + 10**10, lambda _: None)
+        made.run_for(50)
+        state = leader.core.state
+        table: SeriesTable = state._tables.series
+        state.apply(state.position.index + 1, state.position.term, _entry(delete_series("s*", "*")))
+        assert (state.series_count, state.reading_count, len(table._gone)) == (0, 0, SERIES)
+        leader.core.cycle()
+        assert len(table._gone) == SERIES - ITEMS_PER_TURN
+        assert leader.is_woken
+        made.run_for(50)
+        assert not table._gone
+
+
 async def test_a_query_that_nobody_waits_for_any_more_lets_go_of_its_moment() -> None:
     alone = Alone()
     await alone.node.write(write_all(), deadline_ns=None)
