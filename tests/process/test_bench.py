@@ -18,7 +18,17 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT 
 
 
 def start_bench(node: Node, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "appliance", "bench", "-e", node.client_address, *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "appliance",
+        "bench",
+        "-e",
+        node.client_address,
+        "--timeout",
+        "120s",
+        *arguments,
+    ]
     return subprocess.Popen(
         command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
