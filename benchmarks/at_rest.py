@@ -1,7 +1,5 @@
 """Bytes at rest: real sensors' readings through one node's API, then `data.mdb` as it lies, free pages included.
 
-    PYTHONPATH=.:generated .venv/bin/python -m benchmarks.at_rest [--readings 10000000] [--series 96] [--per-message 20]
-
 Each series repeats one of the files of tests/data/real-sensors, from another place in it, with the file's own
 distances of time; a file has as many series as its share of all the files' readings.
 Invariant: every reading is counted by a query before its bytes are.
@@ -9,28 +7,26 @@ Invariant: every reading is counted by a query before its bytes are.
 
 from __future__ import annotations
 
-import argparse
 import csv
-import os
-import tempfile
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Final
 
-import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import machine
-from benchmarks.report import append_results
+from benchmarks.figures import Figures
+from benchmarks.goals import OURS
 from raftberry.v1 import maintenance_pb2, maintenance_pb2_grpc, reading_pb2, reading_pb2_grpc
-from tests.process.nodes import Cluster, Node, wait_for
+from tests.process.nodes import Cluster, Node
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 REAL: Final = ROOT / "tests" / "data" / "real-sensors"
+SERIES: Final = 96
+PER_MESSAGE: Final = 1_000
 Series = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 
@@ -63,16 +59,15 @@ def requests(series: list[Series], per_message: int) -> Iterator[reading_pb2.Str
             yield request
 
 
-def fill(node: Node, series: list[Series], per_message: int) -> float:
-    """Write everything; the rate."""
-    began, answered = time.perf_counter(), 0
+def fill(node: Node, series: list[Series], per_message: int) -> None:
+    """Write everything."""
+    answered = 0
     for response in reading_pb2_grpc.ReadingServiceStub(node.channel).StreamWrite(
         requests(series, per_message)
     ):
         assert response.status.code == 0, response.status.message
         answered += 1
     assert answered == -(-len(series[0][0]) // per_message) * len(series)
-    return sum(len(times) for times, _ in series) / (time.perf_counter() - began)
 
 
 def count(node: Node) -> int:
@@ -81,72 +76,25 @@ def count(node: Node) -> int:
     return sum(sum(readings.int_value) for response in responses for readings in response.readings)
 
 
-def pages(path: Path) -> tuple[int, int]:
-    """(bytes in use, bytes of free pages) of an environment that nobody has open."""
-    with lmdb.open(str(path), readonly=True, lock=False) as environment:
-        stat, info = environment.stat(), environment.info()
-        used = stat["psize"] * (stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"])
-        return used, stat["psize"] * (info["last_pgno"] + 1) - used
-
-
-def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
-    each = arguments.readings // arguments.series
-    series = [real_series(number, each, of=arguments.series) for number in range(arguments.series)]
-    total = each * arguments.series
+def measure_real(figures: Figures, folder: Path, *, readings: int) -> None:
+    """One node: what it keeps is what each node of a cluster keeps."""
+    each = readings // SERIES
+    series = [real_series(number, each, of=SERIES) for number in range(SERIES)]
+    total = each * SERIES
+    key, title = (
+        f"real-{readings}",
+        f"{readings / 1e6:g} million real readings in {SERIES} series, their own times",
+    )
     with Cluster(folder, size=1) as cluster:
         cluster.start()
         (node,) = cluster
-        rate = fill(node, series, arguments.per_message)
+        fill(node, series, PER_MESSAGE)
         stub = maintenance_pb2_grpc.MaintenanceServiceStub(node.channel)
         stub.Checkpoint(maintenance_pb2.CheckpointRequest(), timeout=120)
         found = count(node)
         distinct = sum(len(np.unique(times)) for times, _ in series)
         assert found == distinct, f"{distinct} acknowledged, {found} read back"
-        usage = machine.usage(node.pid)
+        figures.note(key, title, "rss", OURS, machine.usage(node.pid).rss_anon_bytes / (1 << 20))
         node.terminate(timeout_s=120)
         (store,) = node.data.glob("store.*")
-        used, free = pages(store)
-        size = (store / "data.mdb").stat().st_size
-        began = time.perf_counter()
-        node.start()
-        wait_for("the node to serve again", lambda: node.health() or None, timeout_s=300)
-        return {
-            "bytes at rest per reading, data.mdb as it lies": size / total,
-            "in pages that are in use": used / total,
-            "in free pages": free / total,
-            "RssAnon MiB after writing and reading": usage.rss_anon_bytes / (1 << 20),
-            "readings/s": rate,
-            "start-up s": time.perf_counter() - began,
-        }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--readings", type=int, default=10_000_000)
-    parser.add_argument("--series", type=int, default=96)
-    parser.add_argument("--per-message", type=int, default=20)
-    parser.add_argument("--no-results", action="store_true")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="raftberry-at-rest-", dir=os.environ.get("TMPDIR")) as folder:
-        found = measure(arguments, Path(folder))
-    what = f"{arguments.readings:,} readings in {arguments.series} series, {arguments.per_message} a message"
-    figures = {f"{what}: {name}": {"raftberry": [value]} for name, value in found.items()}
-    if arguments.no_results:
-        for name, value in found.items():
-            print(f"{name}: {value:.3f}")
-        return
-    command = (
-        f"python -m benchmarks.at_rest --readings {arguments.readings} --series {arguments.series} "
-        f"--per-message {arguments.per_message}"
-    )
-    append_results(
-        ROOT / "benchmarks" / "RESULTS.md",
-        figures,
-        command=command,
-        machine=machine.description(),
-        moment=datetime.now(UTC),
-    )
-
-
-if __name__ == "__main__":
-    main()
+        figures.note(key, title, "rest", OURS, (store / "data.mdb").stat().st_size / total)

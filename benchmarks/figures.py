@@ -53,6 +53,9 @@ class Figures:
     titles: dict[str, str] = field(default_factory=dict)
     """Load -> what it is, in words."""
 
+    failures: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Load -> system -> why there is no figure."""
+
     def note(self, load: str, title: str, quantity: str, system: str, value: float) -> None:
         assert quantity in QUANTITIES, quantity
         self.titles[load] = title
@@ -63,6 +66,12 @@ class Figures:
             file=sys.stderr,
             flush=True,
         )
+
+    def fail(self, load: str, title: str, system: str, reason: str) -> None:
+        """A load that a system did not bear, or does not offer."""
+        self.titles[load] = title
+        self.failures.setdefault(load, {})[system] = reason
+        print(f"  {system:12} {title}: {reason}", file=sys.stderr, flush=True)
 
     def median(self, load: str, quantity: str, system: str) -> float | None:
         values = self.values.get((load, quantity), {}).get(system)
@@ -75,6 +84,7 @@ class Figures:
     def as_json(self) -> dict[str, Any]:
         return {
             "titles": self.titles,
+            "failures": self.failures,
             "values": [
                 {"load": load, "quantity": quantity, "system": system, "values": values}
                 for (load, quantity), systems in self.values.items()
@@ -84,7 +94,7 @@ class Figures:
 
     @classmethod
     def from_json(cls, text: Mapping[str, Any]) -> Figures:
-        figures = cls(titles=dict(text["titles"]))
+        figures = cls(titles=dict(text["titles"]), failures=dict(text["failures"]))
         for one in text["values"]:
             key = (str(one["load"]), str(one["quantity"]))
             figures.values.setdefault(key, {})[one["system"]] = [float(value) for value in one["values"]]
@@ -96,8 +106,10 @@ def merge(slices: Iterable[Figures]) -> Figures:
     merged = Figures()
     for one in slices:
         for load in one.titles:
+            merged.failures.pop(load, None)
             merged.values = {key: values for key, values in merged.values.items() if key[0] != load}
         merged.titles.update(one.titles)
+        merged.failures.update(one.failures)
         merged.values.update(one.values)
     return merged
 

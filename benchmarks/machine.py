@@ -26,12 +26,14 @@ def usage(pid: int) -> Usage:
     """From /proc: stat (user + system) and status (RssAnon)."""
     process = psutil.Process(pid)
     cpu_s, rss_anon_bytes = 0.0, 0
+    assert process.status() != psutil.STATUS_ZOMBIE, f"process {pid} has ended"
     for one in (process, *process.children(recursive=True)):
         folder = Path(f"/proc/{one.pid}")
         fields = (folder / "stat").read_text().rpartition(")")[2].split()
         cpu_s += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
-        rss_anon_bytes += int(status["RssAnon"].split()[0]) * 1024
+        # A child that has just ended has no memory any more.
+        rss_anon_bytes += int(status.get("RssAnon", "0 kB").split()[0]) * 1024
     return Usage(cpu_s=cpu_s, rss_anon_bytes=rss_anon_bytes)
 
 

@@ -1,63 +1,103 @@
-"""A table of medians and ratios, appended to benchmarks/RESULTS.md."""
+"""Figures as Markdown: medians, spreads and ratios, goals, what the load client took. Pure functions."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
-from datetime import datetime
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Final
 
-HEADING = """# Results
+from benchmarks.figures import QUANTITIES, Figures, Key
+from benchmarks.floor import DISK, ECHO
+from benchmarks.goals import OURS, Verdict, number
 
-Made by `script/benchmark`, newest last. Three nodes of each system on one machine, started fresh for each round,
-in turn. Medians over the rounds; the ratio is ours to etcd's. Every acknowledged reading was read back and
-compared before its rate counted. The load client is one Python process for either system, on the same cores as
-the nodes: it is part of the figure. etcd: Debian's 3.4 with its defaults (quota raised), bulk as transactions of
-128 Puts, 8 in flight; `etcd-500ms`: with our election timeout. "Bytes to the device" counts all that the machine
-wrote meanwhile; "by the processes" is their `write_bytes`.
-"""
+OTHER: Final = "etcd"
+CLIENT_IS_LIMIT: Final = 80.0
+"""Percent of a core: beyond it a rate says as much of the client as of the system."""
+
+NOT_SYSTEMS: Final = (DISK, ECHO)
 
 
-def append_results(
-    path: Path,
-    figures: Mapping[str, Mapping[str, Sequence[float]]],
-    *,
-    command: str,
-    machine: str,
-    moment: datetime,
-) -> None:
-    """Appends one section; prints it too."""
-    systems = list(dict.fromkeys(name for values in figures.values() for name in values))
-    with_ratio = {"raftberry", "etcd"} <= set(systems)
-    columns = ["figure", *systems, *(["ratio"] if with_ratio else [])]
-    lines = [
-        f"\n## {moment:%Y-%m-%d %H:%M} UTC: `{command}`\n",
-        f"{machine}\n",
-        "| " + " | ".join(columns) + " |",
-        "|---" + "|--:" * (len(columns) - 1) + "|",
+def table(figures: Figures) -> str:
+    """A row for each figure: median (least to greatest), and ours to etcd's."""
+    systems = [name for name in figures.systems() if name not in NOT_SYSTEMS]
+    lines = [_row(["figure", *systems, f"ratio to {OTHER}"]), "|---" + "|--:" * (len(systems) + 1) + "|"]
+    for key, values in figures.values.items():
+        if not any(name in NOT_SYSTEMS for name in values) and key[1] != "client":
+            cells = [cell(values.get(name, ())) for name in systems]
+            lines.append(_row([_title(figures, key), *cells, _ratio(figures, key)]))
+    return "\n".join(lines)
+
+
+def floor_table(figures: Figures) -> str:
+    """What the disk and the client can do without any system."""
+    lines = ["| floor | |", "|---|--:|"]
+    for key, values in figures.values.items():
+        for name in NOT_SYSTEMS:
+            if name in values and key[1] != "client":
+                lines.append(_row([_title(figures, key), cell(values[name])]))
+    return "\n".join(lines)
+
+
+def goal_table(verdicts: Sequence[Verdict]) -> str:
+    words = {True: "reached", False: "**not reached**", None: "not measured"}
+    lines = ["| work | goal | measured | |", "|---|---|---|---|"]
+    lines += [_row([one.work, one.goal, one.measured, words[one.is_reached]]) for one in verdicts]
+    return "\n".join(lines)
+
+
+def client_note(figures: Figures) -> str:
+    """Which rates the load client limited: it says so itself."""
+    shares = {
+        (load, system): statistics.median(values)
+        for (load, quantity), systems in figures.values.items()
+        if quantity == "client"
+        for system, values in systems.items()
+        if system not in NOT_SYSTEMS
+    }
+    if not shares:
+        return "The load client's own share was not measured."
+    (load, system), most = max(shares.items(), key=lambda one: one[1])
+    note = (
+        f"The load client took at most {most:.0f} % of a core ({system}, {figures.titles[load]}), "
+        f"{statistics.median(shares.values()):.0f} % in the median."
+    )
+    limited = [
+        f"{system}, {figures.titles[load]} ({share:.0f} %)"
+        for (load, system), share in shares.items()
+        if share > CLIENT_IS_LIMIT
     ]
-    for figure, values in figures.items():
-        medians = {name: statistics.median(values[name]) for name in values}
-        cells = [figure, *(_cell(values.get(name)) for name in systems)]
-        if with_ratio:
-            ours, theirs = medians.get("raftberry"), medians.get("etcd")
-            cells.append(f"{ours / theirs:.2f}" if ours is not None and theirs else "")
-        lines.append("| " + " | ".join(cells) + " |")
-    text = "\n".join(lines) + "\n"
-    if not path.exists():
-        path.write_text(HEADING, encoding="utf-8")
-    with path.open("a", encoding="utf-8") as results:
-        results.write(text)
-    print(text)
+    return note + (
+        f" **It was itself the limit of: {'; '.join(limited)}.**" if limited else " It was never the limit."
+    )
 
 
-def _cell(values: Sequence[float] | None) -> str:
+def failures(figures: Figures) -> str:
+    """Why a cell is empty."""
+    lines = [
+        f"- {system}, {figures.titles[load]}: {reason.splitlines()[0]}"
+        for load, systems in figures.failures.items()
+        for system, reason in systems.items()
+    ]
+    return "\n".join(lines)
+
+
+def cell(values: Sequence[float]) -> str:
     """Median, and the range where there were several."""
     if not values:
         return ""
-    median = _number(statistics.median(values))
-    return f"{median} ({_number(min(values))} to {_number(max(values))})" if len(values) > 1 else median
+    median = number(statistics.median(values))
+    return f"{median} ({number(min(values))} to {number(max(values))})" if len(values) > 1 else median
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1_000 or value == int(value) else f"{value:.3g}"
+def _title(figures: Figures, key: Key) -> str:
+    load, quantity = key
+    return f"{figures.titles[load]}: {QUANTITIES[quantity].title}, {QUANTITIES[quantity].unit}"
+
+
+def _ratio(figures: Figures, key: Key) -> str:
+    ours, theirs = figures.median(*key, OURS), figures.median(*key, OTHER)
+    return f"{ours / theirs:.2f}" if ours is not None and theirs else ""
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import machine
-from benchmarks.client import Load, Result
+from benchmarks.client import ClientFailed, Load, Result
 from benchmarks.figures import Figures
 from benchmarks.systems import System
 
@@ -87,7 +87,10 @@ def measure_set(
 ) -> None:
     """All loads of a set on one running cluster."""
     for number, load in enumerate(loads):
-        measure(figures, system, folder, load, ["--seconds", seconds], first_series=number * SERIES_APART)
+        try:
+            measure(figures, system, folder, load, ["--seconds", seconds], first_series=number * SERIES_APART)
+        except ClientFailed as failure:
+            figures.fail(load.key, load.title, system.name, str(failure))
 
 
 def measure(
@@ -100,8 +103,7 @@ def measure(
     first_series: int,
 ) -> Result:
     """extent: how much, as options of the client. What the client itself took is told with the rest."""
-    leader = system.leader()
-    endpoints = [system.endpoints[leader]] if load.is_at_leader else system.endpoints
+    endpoints = leader_first(system)[: 1 if load.is_at_leader else None]
     client = Load(system.protocol, "write", endpoints, *load.options(first_series), *extent, "--pause")
     client.wait_for("ready")
     os.sync()
@@ -126,3 +128,9 @@ def measure(
         note("device", (device_after - device) / result["readings"] / len(system.pids()))
     note("client", result["client_cpu_share"] * 100)
     return result
+
+
+def leader_first(system: System) -> list[str]:
+    """Redis takes writes at its master only: the client opens all connections to the first endpoint there."""
+    leader = system.leader()
+    return system.endpoints[leader:] + system.endpoints[:leader]

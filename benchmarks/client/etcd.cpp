@@ -12,6 +12,7 @@ namespace {
 
 const std::string PUT = "/etcdserverpb.KV/Put";
 const std::string TXN = "/etcdserverpb.KV/Txn";
+const std::string WATCH = "/etcdserverpb.Watch/Watch";
 const std::string RANGE = "/etcdserverpb.KV/Range";
 constexpr std::uint64_t PAGE = 10'000;
 // etcd's default limit for one transaction; longer messages become several at once.
@@ -25,7 +26,7 @@ std::string key_of(std::uint64_t series, std::uint64_t number) {
 
 class Etcd : public System {
  public:
-  Etcd(Loop& loop, const Setting& setting, const Values& values) : loop_(loop), values_(values), reader_(loop, setting.endpoints.back()) {
+  Etcd(Loop& loop, const Setting& setting, const Values& values) : loop_(loop), setting_(setting), values_(values), reader_(loop, setting.endpoints.back()) {
     for (int i = 0; i < setting.connections; ++i)
       channels_.push_back(std::make_unique<Channel>(loop, setting.endpoints[i % setting.endpoints.size()]));
   }
@@ -91,6 +92,30 @@ class Etcd : public System {
     co_return (run.count + window - 1) / window;
   }
 
+  Task<> watch(int watcher, std::uint64_t series, Seen seen) override {
+    Channel channel(loop_, setting_.endpoints[static_cast<std::size_t>(watcher) % setting_.endpoints.size()]);
+    auto call = channel.start(WATCH);
+    wire::Writer create, request;
+    create.bytes(1, series_name(series) + "/").bytes(2, series_name(series) + "0");
+    request.bytes(1, create.view());
+    call->send(request.view());
+    while (auto message = co_await call->next())
+      for (wire::Reader response(*message); response.next();) {
+        if (response.field != 11) continue;
+        for (wire::Reader event(response.bytes); event.next();) {
+          if (event.field != 2) continue;
+          for (wire::Reader pair(event.bytes); pair.next();) {
+            if (pair.field != 1 || pair.bytes.size() < 8) continue;
+            std::uint64_t time = 0;
+            std::memcpy(&time, pair.bytes.data() + pair.bytes.size() - 8, 8);
+            seen((be64toh(time) - FIRST_TIME_NS) / STEP_NS);
+          }
+        }
+      }
+    call->check();
+    throw std::runtime_error("a watch ended");
+  }
+
   void turn() override { ++turned_; }
 
  private:
@@ -142,6 +167,7 @@ class Etcd : public System {
   }
 
   Loop& loop_;
+  Setting setting_;
   const Values& values_;
   std::vector<std::unique_ptr<Channel>> channels_;
   Channel reader_;

@@ -22,6 +22,8 @@ Options parse(int count, char** texts) {
       {"--series", [&](auto& text) { options.series = std::stoull(text); }},
       {"--first-series", [&](auto& text) { options.first_series = std::stoull(text); }},
       {"--batch", [&](auto& text) { options.batch = std::stoull(text); }},
+      {"--per-series", [&](auto& text) { options.per_series = std::stoull(text); }},
+      {"--window", [&](auto& text) { options.window = std::stoull(text); }},
       {"--series-per-message", [&](auto& text) { options.series_per_message = std::stoull(text); }},
   };
   const std::map<std::string, bool*> flags{

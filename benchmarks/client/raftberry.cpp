@@ -12,6 +12,7 @@ const std::string SERVICE = "/raftberry.v1.ReadingService/";
 const std::string WRITE = SERVICE + "Write";
 const std::string STREAM_WRITE = SERVICE + "StreamWrite";
 const std::string GET_LATEST = SERVICE + "GetLatest";
+const std::string WATCH = SERVICE + "Watch";
 const std::string QUERY = SERVICE + "Query";
 constexpr std::uint64_t VERIFY_READINGS = 500'000;
 constexpr std::uint64_t AGGREGATION_MEAN = 3;
@@ -81,6 +82,27 @@ class Raftberry : public System {
     const std::uint64_t mean = AGGREGATION_MEAN;
     request.varint(7, mean).varint(9, window * STEP_NS);
     co_return (co_await query(channel(client), request.take())).times.size();
+  }
+
+  Task<> watch(int watcher, std::uint64_t series, Seen seen) override {
+    Channel channel(loop_, setting_.endpoints[static_cast<std::size_t>(watcher) % setting_.endpoints.size()]);
+    auto call = channel.start(WATCH);
+    wire::Writer request;
+    request.bytes(1, series_name(series)).bytes(2, "value");
+    call->send(request.view());
+    call->half_close();
+    while (auto message = co_await call->next())
+      for (wire::Reader response(*message); response.next();)
+        if (response.field == 2)
+          for (wire::Reader readings(response.bytes); readings.next();)
+            if (readings.field == 4)
+              for (std::size_t at = 0; at + 8 <= readings.bytes.size(); at += 8) {
+                std::int64_t time = 0;
+                std::memcpy(&time, readings.bytes.data() + at, 8);
+                seen(static_cast<std::uint64_t>((time - FIRST_TIME_NS) / STEP_NS));
+              }
+    call->check();
+    throw std::runtime_error("a watch ended");
   }
 
   void turn() override { ++turned_; }

@@ -1,8 +1,10 @@
 // What the load client does to a system; each has the same face, only the encoding differs.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -23,12 +25,18 @@ struct Setting {
   bool streams = false;
 };
 
+using Seen = std::function<void(std::uint64_t number)>;
+
+// An operation that a system doesn't have.
+class NotOffered : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
 // Throws when the system refuses or answers nothing useful.
 class System {
  public:
   virtual ~System() = default;
-  // Whatever must be there before the first reading.
-  virtual Task<> prepare() { co_return; }
   // Writes all or nothing as one message of a client; ends when it is acknowledged. deadline_ns 0: none.
   virtual Task<> write(int client, std::span<const Run> runs, std::int64_t deadline_ns) = 0;
   // No client writes any more.
@@ -41,18 +49,22 @@ class System {
   virtual Task<> range(int client, Run run) = 0;
   // Means of windows of so many readings over a run; how many came.
   virtual Task<std::uint64_t> aggregate(int client, Run run, std::uint64_t window) = 0;
+  // Tells numbers of readings of a series as they are written from now on, for ever, on a connection of its own.
+  virtual Task<> watch(int watcher, std::uint64_t series, Seen seen);
   // Another endpoint for what follows: the one before failed.
   virtual void turn() = 0;
 };
 
+inline Task<> System::watch(int, std::uint64_t, Seen) {
+  throw NotOffered("no watch");
+  co_return;
+}
+
 using MakeSystem = std::unique_ptr<System> (*)(Loop&, const Setting&, const Values&);
 std::unique_ptr<System> make_raftberry(Loop&, const Setting&, const Values&);
 std::unique_ptr<System> make_etcd(Loop&, const Setting&, const Values&);
-
-// An operation that a system doesn't have.
-class NotOffered : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
+std::unique_ptr<System> make_nats(Loop&, const Setting&, const Values&);
+std::unique_ptr<System> make_influxdb(Loop&, const Setting&, const Values&);
+std::unique_ptr<System> make_redis(Loop&, const Setting&, const Values&);
 
 }  // namespace bench

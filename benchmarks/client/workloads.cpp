@@ -10,7 +10,8 @@
 namespace bench {
 namespace {
 
-const std::map<std::string, MakeSystem> SYSTEMS{{"raftberry", make_raftberry}, {"echo", make_raftberry}, {"etcd", make_etcd}};
+const std::map<std::string, MakeSystem> SYSTEMS{{"raftberry", make_raftberry}, {"echo", make_raftberry}, {"etcd", make_etcd},
+                                              {"nats", make_nats},           {"influxdb", make_influxdb}, {"redis", make_redis}};
 
 double cpu_s() {
   rusage usage{};
@@ -69,27 +70,37 @@ void pause(const Options& options, const std::string& event) {
   std::getline(std::cin, line);
 }
 
+std::unique_ptr<System> make_system(Loop& loop, const Options& options, const Values& values) {
+  const auto found = SYSTEMS.find(options.system);
+  if (found == SYSTEMS.end()) throw std::invalid_argument("no system named " + options.system);
+  return found->second(loop, options.setting, values);
+}
+
+Task<> each_client(Loop& loop, const Setting& setting, const std::function<Task<>(int)>& start) {
+  std::vector<Task<>> tasks;
+  for (int client = 0; client < setting.clients; ++client)
+    for (int i = 0; i < setting.in_flight; ++i) tasks.push_back(start(client));
+  co_await loop.all(std::move(tasks));
+}
+
 class Writing {
  public:
-  Writing(Loop& loop, const Options& options) : loop_(loop), options_(options), values_(options.values), sent_(options.series, 0) {
-    const auto found = SYSTEMS.find(options.system);
-    if (found == SYSTEMS.end()) throw std::invalid_argument("no system named " + options.system);
-    system_ = found->second(loop, options.setting, values_);
-  }
+  Writing(Loop& loop, const Options& options)
+      : loop_(loop), options_(options), values_(options.values), sent_(options.series, 0), turns_(options.setting.clients, 0),
+        system_(make_system(loop, options, values_)) {}
 
   Task<> run() {
-    co_await system_->prepare();
     // Connections are open and the series are there before the clock starts.
-    co_await each_client([this](int client) { return write_one(client); });
-    const auto early = sum();
+    co_await each_client(loop_, options_.setting, [this](int client) { return write_one(client); });
+    const auto early = sum_sent_;
     pause(options_, "ready");
     latencies_.clear();
     Watch watch;
     end_ns_ = watch.begin_ns() + static_cast<std::int64_t>(options_.seconds * 1e9);
-    limit_ = options_.readings ? early + options_.readings : 0;
-    co_await each_client([this](int client) { return write_on(client); });
+    limit_ = options_.readings;
+    co_await each_client(loop_, options_.setting, [this](int client) { return write_on(client); });
     watch.stop();
-    const auto written = sum() - early;
+    const auto written = sum_sent_ - early;
     pause(options_, "written");
     co_await system_->finish();
     if (options_.system != "echo" && !options_.skip_read_back)
@@ -103,13 +114,6 @@ class Writing {
   }
 
  private:
-  Task<> each_client(const std::function<Task<>(int)>& start) {
-    std::vector<Task<>> tasks;
-    for (int client = 0; client < options_.setting.clients; ++client)
-      for (int i = 0; i < options_.setting.in_flight; ++i) tasks.push_back(start(client));
-    co_await loop_.all(std::move(tasks));
-  }
-
   Task<> write_on(int client) {
     while (limit_ ? sum_sent_ < limit_ : now_ns() < end_ns_) co_await write_one(client);
   }
@@ -119,7 +123,7 @@ class Writing {
     const auto each = options_.batch / options_.series_per_message;
     for (auto& run : runs) {
       // A client that sends one series a message keeps to its own ones.
-      const auto own = static_cast<std::uint64_t>(client) + static_cast<std::uint64_t>(options_.setting.clients) * turn_of(client);
+      const auto own = static_cast<std::uint64_t>(client) + static_cast<std::uint64_t>(options_.setting.clients) * turns_[client]++;
       const auto series = own % options_.series;
       run = {options_.first_series + series, sent_[series], each};
       sent_[series] += each;
@@ -129,13 +133,6 @@ class Writing {
     co_await system_->write(client, runs, 0);
     latencies_.push_back(now_ns() - begin);
   }
-
-  std::uint64_t turn_of(int client) {
-    if (turns_.empty()) turns_.resize(options_.setting.clients, 0);
-    return turns_[client]++;
-  }
-
-  std::uint64_t sum() const { return sum_sent_; }
 
   Loop& loop_;
   const Options& options_;
@@ -149,15 +146,236 @@ class Writing {
   std::uint64_t limit_ = 0;
 };
 
+// Calls that read what a run of "write" has written before: each series has so many readings.
+class Reading {
+ public:
+  Reading(Loop& loop, const Options& options)
+      : loop_(loop), options_(options), values_(options.values), system_(make_system(loop, options, values_)) {}
+
+  Task<> run() {
+    co_await each_client(loop_, options_.setting, [this](int client) { return read_one(client); });
+    pause(options_, "ready");
+    latencies_.clear();
+    Watch watch;
+    end_ns_ = watch.begin_ns() + static_cast<std::int64_t>(options_.seconds * 1e9);
+    co_await each_client(loop_, options_.setting, [this](int client) { return read_on(client); });
+    watch.stop();
+    const auto calls = static_cast<double>(latencies_.size());
+    pause(options_, "read");
+    Figures figures;
+    figures.add("calls", calls).add("per_second", calls / watch.seconds());
+    report_latencies(figures, latencies_);
+    watch.report(figures);
+    figures.print();
+  }
+
+ private:
+  Task<> read_on(int client) {
+    while (now_ns() < end_ns_) co_await read_one(client);
+  }
+
+  Task<> read_one(int client) {
+    // Spread over series and places, the same for every system.
+    const auto number = done_++;
+    const auto series = options_.first_series + number % options_.series;
+    const auto count = options_.batch;
+    const auto first = count < options_.per_series ? number * 7'919 % (options_.per_series - count) : 0;
+    const auto begin = now_ns();
+    if (options_.workload == "latest") co_await system_->latest(client, series, options_.per_series);
+    if (options_.workload == "range") co_await system_->range(client, {series, first, count});
+    if (options_.workload == "aggregate") {
+      // Windows are aligned to the epoch, as the first time is to theirs.
+      const auto aligned = first / options_.window * options_.window;
+      const auto windows = co_await system_->aggregate(client, {series, aligned, count}, options_.window);
+      if (windows < count / options_.window || windows > count / options_.window + 2)
+        throw std::runtime_error(std::to_string(windows) + " windows of " + std::to_string(count / options_.window));
+    }
+    latencies_.push_back(now_ns() - begin);
+  }
+
+  Loop& loop_;
+  const Options& options_;
+  Values values_;
+  std::unique_ptr<System> system_;
+  std::vector<std::int64_t> latencies_;
+  std::uint64_t done_ = 0;
+  std::int64_t end_ns_ = 0;
+};
+
+// One writer, one reading at a time; how long until the last watcher has seen it.
+class Watching {
+ public:
+  Watching(Loop& loop, const Options& options)
+      : loop_(loop), options_(options), values_(options.values), system_(make_system(loop, options, values_)), all_seen_(loop, 0),
+        seen_(EARLY + options.readings, 0) {}
+
+  Task<> run() {
+    std::vector<Task<>> watchers;
+    for (int watcher = 0; watcher < options_.setting.clients; ++watcher)
+      watchers.push_back(system_->watch(watcher, options_.first_series, [this](std::uint64_t number) { on_seen(number); }));
+    auto watching = loop_.all(std::move(watchers));
+    run_apart(watching);
+    co_await begin_all();
+    pause(options_, "ready");
+    Watch watch;
+    for (std::uint64_t i = 0; i < options_.readings; ++i) {
+      const auto begin = now_ns();
+      awaited_ = number_;
+      co_await write(number_);
+      co_await all_seen_.acquire();
+      latencies_.push_back(last_ns_ - begin);
+      ++number_;
+      co_await loop_.sleep_until(now_ns() + BETWEEN_NS);
+    }
+    watch.stop();
+    pause(options_, "watched");
+    Figures figures;
+    figures.add("events", static_cast<double>(latencies_.size()));
+    report_latencies(figures, latencies_);
+    watch.report(figures);
+    figures.print();
+  }
+
+ private:
+  static constexpr std::uint64_t EARLY = 200;
+  static constexpr std::int64_t BETWEEN_NS = 10'000'000;
+
+  struct Apart {
+    struct promise_type {
+      Apart get_return_object() { return {}; }
+      std::suspend_never initial_suspend() noexcept { return {}; }
+      std::suspend_never final_suspend() noexcept { return {}; }
+      void return_void() {}
+      void unhandled_exception() { std::terminate(); }
+    };
+  };
+  static Apart run_apart(Task<>& task) {
+    try {
+      co_await task;
+    } catch (const std::exception& error) {
+      std::cerr << "benchmark-client: " << error.what() << std::endl;
+      std::_Exit(1);
+    }
+  }
+
+  // Until a reading has reached every watcher: all are there then.
+  Task<> begin_all() {
+    while (true) {
+      if (number_ == EARLY) throw std::runtime_error("watchers did not begin");
+      co_await write(number_);
+      co_await loop_.sleep_until(now_ns() + 200'000'000);
+      if (seen_[number_++] == options_.setting.clients) break;
+    }
+  }
+
+  Task<> write(std::uint64_t number) {
+    const Run run{options_.first_series, number, 1};
+    co_await system_->write(0, {&run, 1}, 0);
+  }
+
+  void on_seen(std::uint64_t number) {
+    if (number >= seen_.size() || ++seen_[number] != options_.setting.clients || number != awaited_) return;
+    last_ns_ = now_ns();
+    all_seen_.release();
+  }
+
+  Loop& loop_;
+  const Options& options_;
+  Values values_;
+  std::unique_ptr<System> system_;
+  Semaphore all_seen_;
+  std::vector<int> seen_;
+  std::uint64_t number_ = 0;
+  std::uint64_t awaited_ = ~0ULL;
+  std::int64_t last_ns_ = 0;
+  std::vector<std::int64_t> latencies_;
+};
+
+// One writer that goes on to the next endpoint when a call fails or takes too long; the longest time between two answers.
+class Gap {
+ public:
+  Gap(Loop& loop, const Options& options)
+      : loop_(loop), options_(options), values_(options.values), system_(make_system(loop, options, values_)) {}
+
+  Task<> run() {
+    while (!co_await try_write()) {
+    }
+    pause(options_, "ready");
+    const auto end_ns = now_ns() + static_cast<std::int64_t>(options_.seconds * 1e9);
+    std::int64_t last_ns = now_ns(), longest_ns = 0;
+    // The last one is written until it is acknowledged, so that what is read back is exact.
+    while (now_ns() < end_ns || has_failed_) {
+      if (!co_await try_write()) continue;
+      const auto time_ns = now_ns();
+      longest_ns = std::max(longest_ns, time_ns - last_ns);
+      last_ns = time_ns;
+    }
+    pause(options_, "written");
+    Figures figures;
+    figures.add("gap_s", static_cast<double>(longest_ns) / 1e9).add("readings", static_cast<double>(number_));
+    figures.add("lost", co_await is_lost() ? 1 : 0).print();
+  }
+
+ private:
+  static constexpr std::int64_t ATTEMPT_NS = 250'000'000;
+  static constexpr std::int64_t PAUSE_NS = 10'000'000;
+
+  Task<bool> try_write() {
+    has_failed_ = false;
+    try {
+      co_await write();
+    } catch (const std::runtime_error&) {
+      has_failed_ = true;
+    }
+    if (has_failed_) {
+      system_->turn();
+      co_await loop_.sleep_until(now_ns() + PAUSE_NS);
+    }
+    co_return !has_failed_;
+  }
+
+  Task<> write() {
+    const Run run{options_.first_series, number_, 1};
+    co_await system_->write(0, {&run, 1}, now_ns() + ATTEMPT_NS);
+    ++number_;
+  }
+
+  Task<bool> is_lost() {
+    try {
+      co_await system_->verify(options_.first_series, number_);
+    } catch (const std::runtime_error& error) {
+      std::cerr << "benchmark-client: not read back: " << error.what() << std::endl;
+      co_return true;
+    }
+    co_return false;
+  }
+
+  Loop& loop_;
+  const Options& options_;
+  Values values_;
+  std::unique_ptr<System> system_;
+  std::uint64_t number_ = 0;
+  bool has_failed_ = false;
+};
+
+template <class Workload>
+void run_one(Loop& loop, const Options& options) {
+  Workload workload(loop, options);
+  loop.run(workload.run());
+  // Watches have no end of their own.
+  std::cout.flush();
+  std::_Exit(0);
+}
+
 }  // namespace
 
 void run(Loop& loop, const Options& options) {
-  if (options.workload == "write") {
-    Writing writing(loop, options);
-    loop.run(writing.run());
-    return;
-  }
-  throw std::invalid_argument("no workload named " + options.workload);
+  const std::map<std::string, void (*)(Loop&, const Options&)> workloads{
+      {"write", run_one<Writing>}, {"latest", run_one<Reading>}, {"range", run_one<Reading>},
+      {"aggregate", run_one<Reading>}, {"watch", run_one<Watching>}, {"gap", run_one<Gap>}};
+  const auto found = workloads.find(options.workload);
+  if (found == workloads.end()) throw std::invalid_argument("no workload named " + options.workload);
+  found->second(loop, options);
 }
 
 }  // namespace bench

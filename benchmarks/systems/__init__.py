@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from benchmarks.systems.etcd import Etcd
+from benchmarks.systems.influxdb import Influxdb
+from benchmarks.systems.nats import Nats
 from benchmarks.systems.raftberry import Raftberry
+from benchmarks.systems.redis import Redis
 from benchmarks.systems.system import System
 
 __all__ = ["Etcd", "System", "make"]
 
 
+MAKE: Final[dict[str, Callable[[Path], System]]] = {
+    "raftberry": Raftberry,
+    "etcd": Etcd,
+    "etcd-500ms": lambda folder: Etcd(folder, election_ms=500),
+    "nats": Nats,
+    "influxdb": Influxdb,
+    "redis": Redis,
+}
+"""etcd-500ms has our election timeout."""
+
+
 def make(name: str, folder: Path) -> System:
-    """A fresh cluster: raftberry, etcd (its defaults), etcd-500ms (election timeout as ours)."""
-    if name == "raftberry":
-        return Raftberry(folder)
-    return Etcd(folder, election_ms=500 if name == "etcd-500ms" else 1_000)
+    """A fresh cluster."""
+    return MAKE[name](folder)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import time
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 from benchmarks import packages
+from benchmarks.systems.links import Links
+from benchmarks.systems.processes import Processes
 from tests.process.nodes import free_port
 
 
-class Etcd:
+class Etcd(Processes):
     """`etcd`, three or more; election_ms 1000 and heartbeat 100 are its defaults."""
 
     protocol = "etcd"
@@ -22,14 +23,16 @@ class Etcd:
     def __init__(self, folder: Path, *, election_ms: int = 1_000, nodes: int = 3) -> None:
         self.name = "etcd" if election_ms == 1_000 else f"etcd-{election_ms}ms"
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        self._folder = folder
+        super().__init__(folder, [f"n{position}" for position in range(nodes)])
         self._election_ms = election_ms
         self.endpoints = [f"127.0.0.1:{free_port()}" for _ in range(nodes)]
         self.peers = [f"127.0.0.1:{free_port()}" for _ in range(nodes)]
         self.known_peers = self.peers
         """Where the others look for each: a relay, if there is one between them."""
-        self.processes: list[subprocess.Popen[bytes] | None] = [None] * nodes
+
+    def connect_by_links(self) -> None:
+        self.links = Links(self.peers, self.pid_of)
+        self.known_peers = self.links.addresses
 
     def start(self) -> None:
         for position in range(len(self.endpoints)):
@@ -43,23 +46,13 @@ class Etcd:
         client = f"http://{self.endpoints[position]}"
         peer, known_peer = f"http://{self.peers[position]}", f"http://{self.known_peers[position]}"
         command = [
-            *(str(packages.program("etcd")), "--name", name, "--data-dir", str(self._folder / name)),
+            *(str(packages.program("etcd")), "--name", name, "--data-dir", str(self.folder / name)),
             *("--listen-client-urls", client, "--advertise-client-urls", client),
             *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", known_peer),
             *("--initial-cluster", members, "--quota-backend-bytes", str(8 << 30)),
             *(("--election-timeout", str(self._election_ms)) if self._election_ms != 1_000 else ()),
         ]
-        with (self._folder / f"{name}.log").open("ab") as log:
-            self.processes[position] = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-
-    def stop(self) -> None:
-        for position in range(len(self.endpoints)):
-            self.kill(position)
-
-    def pids(self) -> list[int]:
-        return [process.pid for process in self.processes if process is not None]
+        self.run(position, command)
 
     def leader(self) -> int:
         end = time.monotonic() + 30
@@ -79,17 +72,6 @@ class Etcd:
             if status.get("leader") and status["leader"] == status["header"]["member_id"]:
                 return position
         return None
-
-    def kill(self, position: int) -> None:
-        process = self.processes[position]
-        if process is not None:
-            process.kill()
-            process.wait()
-            self.processes[position] = None
-
-    def restart(self, position: int) -> None:
-        self.start_one(position)
-        time.sleep(2.0)
 
 
 def _call(endpoint: str, path: str) -> dict[str, Any]:

@@ -1,0 +1,70 @@
+"""What the machine and the load client can do without any system: flushes of the disk, calls to an empty echo."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import time
+from pathlib import Path
+from typing import Final
+
+from benchmarks.client import PROGRAM, Load
+from benchmarks.figures import Figures
+from tests.process.nodes import free_port
+
+FLUSHES: Final = 200
+DISK: Final = "disk"
+ECHO: Final = "echo"
+
+
+def measure_disk(figures: Figures, folder: Path) -> None:
+    """write and fdatasync, one after the other, at the end of a growing file."""
+    path = folder / "floor"
+    for kib in (4, 16):
+        block, times = os.urandom(kib << 10), []
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            for _ in range(FLUSHES):
+                began = time.perf_counter()
+                os.write(descriptor, block)
+                os.fdatasync(descriptor)
+                times.append((time.perf_counter() - began) * 1000)
+        finally:
+            os.close(descriptor)
+            path.unlink()
+        figures.note(
+            f"flush-{kib}", f"write and fdatasync of {kib} KiB", "p50", DISK, statistics.median(times)
+        )
+        figures.note(
+            f"flush-{kib}",
+            f"write and fdatasync of {kib} KiB",
+            "p99",
+            DISK,
+            statistics.quantiles(times, n=100)[98],
+        )
+
+
+def measure_echo(figures: Figures, *, seconds: float) -> None:
+    """The client's own limit: beyond its rates it measures itself."""
+    endpoint = f"127.0.0.1:{free_port()}"
+    server = subprocess.Popen([str(PROGRAM), "echo", "--endpoint", endpoint])
+    try:
+        time.sleep(0.3)
+        for key, title, options in (
+            ("echo-1", "empty echo, unary, 1 client", ("--clients", 1)),
+            ("echo-64", "empty echo, unary, 64 clients", ("--clients", 64, "--series", 64)),
+            ("echo-stream", "empty echo, 64 streams", ("--clients", 64, "--series", 64, "--streams")),
+            (
+                "echo-bulk",
+                "empty echo, 1,000 a message, 8 in flight",
+                ("--clients", 1, "--in-flight", 8, "--batch", 1000, "--series", 8, "--streams"),
+            ),
+        ):
+            result = Load("echo", "write", [endpoint], *options, "--seconds", seconds).result()
+            figures.note(key, title, "rate", ECHO, result["per_second"])
+            figures.note(key, title, "p50", ECHO, result["p50_ms"])
+            figures.note(key, title, "client", ECHO, result["client_cpu_share"] * 100)
+    finally:
+        server.kill()
+        server.wait()
