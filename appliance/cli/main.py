@@ -6,6 +6,7 @@ Commands are imported by name when they are used, so that `raftberry version` do
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -84,7 +85,12 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module_name, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command = getattr(importlib.import_module(module_name), attribute)
+        # What is imported stays: to look for garbage meanwhile is a twentieth of the work of a node's start.
+        gc.disable()
+        try:
+            command = getattr(importlib.import_module(module_name), attribute)
+        finally:
+            gc.enable()
         assert isinstance(command, click.Command)
         return command
 

@@ -45,6 +45,8 @@ GUEST_ENVIRONMENT: Final = {
     # Every checkpoint is followed by a trim.
     "RAFTBERRY_WATCH__KEEP_BYTES": "1KiB",
     "RAFTBERRY_STORAGE__CHECKPOINT_BYTES": "1MiB",
+    # The disk is small: with the default of 256 MiB the node would take no writes.
+    "RAFTBERRY_STORAGE__DISK_FREE_MIN": "16MiB",
     # Emulated, the machine is twenty times slower than the others.
     "RAFTBERRY_CLUSTER__ELECTION_TIMEOUT_MIN": "1s",
     "RAFTBERRY_CLUSTER__ELECTION_TIMEOUT_MAX": "2s",
