@@ -29,6 +29,9 @@ class Load:
         for endpoint in endpoints:
             command += ["--endpoint", endpoint]
         self._what = f"{system}: {workload} {' '.join(str(option) for option in options)}"
+        self.remarks = ""
+        """What the client said beside its result."""
+
         self._process = subprocess.Popen(
             [*command, *(str(option) for option in options)],
             stdin=subprocess.PIPE,
@@ -54,6 +57,7 @@ class Load:
         out, errors = self._process.communicate()
         if self._process.returncode != 0:
             raise ClientFailed(f"{self._what} failed: {errors.strip()[-2000:]}")
+        self.remarks = errors.strip()
         result: Result = json.loads(out.splitlines()[-1])
         return result
 

@@ -48,7 +48,7 @@ def measure_faults(figures: Figures, system: System, fault: str, *, trials: int)
         title = f"{FAULTS[fault]}: nothing acknowledged"
         figures.note(f"gap-{fault}", title, "gap", system.name, result["gap_s"])
         if result["lost"]:
-            figures.fail(f"gap-{fault}", title, system.name, "acknowledged readings were not read back")
+            figures.fail(f"gap-{fault}", title, system.name, client.remarks)
         time.sleep(1.0)
 
 

@@ -74,7 +74,7 @@ def client_note(figures: Figures) -> str:
 def failures(figures: Figures) -> str:
     """Why a cell is empty."""
     lines = [
-        f"- {system}, {figures.titles[load]}: {reason.splitlines()[0]}"
+        f"- {system}, {figures.titles[load]}: {_heart(reason)}"
         for load, systems in figures.failures.items()
         for system, reason in systems.items()
     ]
@@ -87,6 +87,11 @@ def cell(values: Sequence[float]) -> str:
         return ""
     median = number(statistics.median(values))
     return f"{median} ({number(min(values))} to {number(max(values))})" if len(values) > 1 else median
+
+
+def _heart(reason: str) -> str:
+    """What the client said, without the command that it was given."""
+    return reason.splitlines()[0].rpartition("benchmark-client: ")[2]
 
 
 def _title(figures: Figures, key: Key) -> str:

@@ -12,7 +12,7 @@ namespace {
 
 const std::string STREAM = "READINGS";
 // Nothing more comes from a consumer.
-constexpr std::int64_t SILENCE_NS = 10'000'000'000;
+constexpr std::int64_t SILENCE_NS = 30'000'000'000;
 constexpr std::int64_t API_TIMEOUT_NS = 10'000'000'000;
 
 std::string subject_of(std::uint64_t series) { return "s." + series_name(series); }
@@ -233,12 +233,17 @@ class Nats : public System {
   Task<> consume(Connection& connection, std::uint64_t series, const char* policy, const Connection::OnMessage& on_message) {
     const auto subject = connection.inbox() + "d" + std::to_string(++delivered_);
     connection.subscribe(subject, on_message);
-    const auto answer = co_await connection.request(
-        "$JS.API.CONSUMER.CREATE." + STREAM,
-        "{\"stream_name\":\"" + STREAM + "\",\"config\":{\"deliver_subject\":\"" + subject + "\",\"deliver_policy\":\"" + policy +
-            "\",\"ack_policy\":\"none\",\"filter_subject\":\"" + subject_of(series) + "\",\"num_replicas\":1,\"mem_storage\":true}}",
-        now_ns() + API_TIMEOUT_NS);
-    if (answer.find("\"error\"") != std::string::npos) throw std::runtime_error("nats: " + answer);
+    const std::string request = "{\"stream_name\":\"" + STREAM + "\",\"config\":{\"deliver_subject\":\"" + subject +
+                                "\",\"deliver_policy\":\"" + policy + "\",\"ack_policy\":\"none\",\"filter_subject\":\"" +
+                                subject_of(series) + "\",\"num_replicas\":1,\"mem_storage\":true}}";
+    const auto end_ns = now_ns() + SILENCE_NS;
+    while (true) {
+      const auto answer = co_await connection.request("$JS.API.CONSUMER.CREATE." + STREAM, request, now_ns() + API_TIMEOUT_NS);
+      if (answer.find("\"error\"") == std::string::npos) co_return;
+      // Without a leader of its own JetStream says 503.
+      if (answer.find("503") == std::string::npos || now_ns() > end_ns) throw std::runtime_error("nats: " + answer);
+      co_await loop_.sleep_until(now_ns() + 200'000'000);
+    }
   }
 
   Loop& loop_;

@@ -61,24 +61,28 @@ class Nats(Processes):
         return wait_for("the stream to have a leader", self._leader_or_none) - 1
 
     def _leader_or_none(self) -> int | None:
-        """Its position + 1."""
-        for position in range(3):
-            if self.processes[position] is None:
-                continue
-            try:
-                with urllib.request.urlopen(
-                    f"http://{self._web[position]}/jsz?accounts=true&streams=true", timeout=1
-                ) as response:
-                    state: dict[str, Any] = json.load(response)
-            except OSError:
-                continue
-            for account in state.get("account_details") or []:
-                for stream in account.get("stream_detail") or []:
-                    if (leader := (stream.get("cluster") or {}).get("leader")) and stream["name"] == STREAM:
-                        place = int(leader.removeprefix("n"))
-                        # A server may still name one that is gone.
-                        if self.processes[place] is not None and place == position:
-                            return place + 1
+        """Its position + 1: whom most servers name, itself among them. One that was deposed may still name itself."""
+        named = [self._leader_of(position) for position in range(3)]
+        for place in range(3):
+            if named[place] == place and named.count(place) >= 2:
+                return place + 1
+        return None
+
+    def _leader_of(self, position: int) -> int | None:
+        """The stream's leader as this server sees it."""
+        if self.processes[position] is None:
+            return None
+        try:
+            with urllib.request.urlopen(
+                f"http://{self._web[position]}/jsz?accounts=true&streams=true", timeout=1
+            ) as response:
+                state: dict[str, Any] = json.load(response)
+        except OSError:
+            return None
+        for account in state.get("account_details") or []:
+            for stream in account.get("stream_detail") or []:
+                if stream["name"] == STREAM and (leader := (stream.get("cluster") or {}).get("leader")):
+                    return int(leader.removeprefix("n"))
         return None
 
     def _has_created_stream(self) -> bool:

@@ -103,4 +103,10 @@ def test_goals_name_quantities_that_are_measured() -> None:
 def test_failures_are_told_with_their_first_line() -> None:
     figures = Figures()
     figures.fail("range", "a range", "nats", "not offered\nand more")
-    assert report.failures(figures) == "- nats, a range: not offered"
+    figures.fail(
+        "bulk", "bulk", "etcd", "etcd: write --clients 1 failed:  benchmark-client: request timed out"
+    )
+    assert report.failures(figures).splitlines() == [
+        "- nats, a range: not offered",
+        "- etcd, bulk: request timed out",
+    ]
