@@ -333,7 +333,9 @@ class Engine:
             self._flow.retry(self._replica.connected)
 
     def _on_state_changed(self, old: int, new: int) -> None:
-        self._replica.record(f"became_{_ROLES[new].value}", self._replica.log.last_index)
+        # PySyncObj tells of a candidate one statement before it raises the term (paper, section 5.2: it does that first).
+        term = self._replica.log.term + (_ROLES[new] is Role.CANDIDATE)
+        self._replica.events.record(f"became_{_ROLES[new].value}", term, self._replica.log.last_index)
         self._flow.reset(self._replica.connected)
         self._guard.forget_news()
         if _ROLES[old] is Role.LEADER:

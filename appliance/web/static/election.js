@@ -39,8 +39,7 @@ function after(found, event, live) {
     case "won_pre_vote":
       return found.step === 2 ? { ...found, asker: node } : found;
     case "became_candidate":
-      // Told just before the term rises.
-      return { ...(found.step === 4 ? nothing() : found), step: 3, candidate: node, term: term + 1, votes: new Set([node]) };
+      return { ...(found.step === 4 ? nothing() : found), step: 3, candidate: node, term, votes: new Set([node]) };
     case "granted_vote":
       if (peer === found.candidate && term === found.term) found.votes.add(node);
       return found;
