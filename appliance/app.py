@@ -27,7 +27,7 @@ from appliance.api.server import UNIX_PREFIX, ClientServer
 from appliance.assembly import Parts, Serving, addresses_of, assemble, node_options
 from appliance.clock import system_clock, system_random
 from appliance.config import Config
-from appliance.errors import CorruptData, DataDirectoryRefused, RaftberryError, WrittenByNewer
+from appliance.errors import CorruptData, DataDirectoryRefused, InDoubt, RaftberryError, WrittenByNewer
 from appliance.host.journal import configure_logging
 from appliance.host.machine import machine_id
 from appliance.host.memory import bound_memory
@@ -85,7 +85,13 @@ async def serve(
     while not life.is_ending:
         life.begin()
         if await _is_settled(life):
-            await _one_life(life, failpoints)
+            try:
+                await _one_life(life, failpoints)
+            except InDoubt as error:
+                # Not rebuilt by its peers: a cloned card would take the place of the node that it was cloned from.
+                reason = f"quarantined: {error}; {REUSE}"
+                log.critical("%s", reason)
+                await _stand_by(life, life.config, _standby_status(life, Role.QUARANTINED, reason))
     return 0
 
 

@@ -106,6 +106,10 @@ class DataDirectoryRefused(Fatal):
     """The data directory is not this node's: other node, machine, cluster, format, or in use."""
 
 
+class InDoubt(DataDirectoryRefused):
+    """It was this node's, and no node may vote with it any more: another machine's card, partly wiped, damaged."""
+
+
 class WrittenByNewer(DataDirectoryRefused):
     """A later version wrote this: the data is well, and another program must read it."""
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from appliance.errors import CorruptData, DataDirectoryRefused
+from appliance.errors import CorruptData, DataDirectoryRefused, InDoubt
 from appliance.limits import SUPERSEDED_MAX
 from appliance.model import ClusterId, Configuration, Member, MemberId, hex_id
 from appliance.storage.files import remove, sync_directory, write_file
@@ -40,6 +40,7 @@ QUARANTINE_FILE: Final = "QUARANTINED"
 REMOVED_FILE: Final = "REMOVED"
 _OURS: Final = (IDENTITY_FILE, JOURNAL_DIRECTORY, CURRENT_FILE, QUARANTINE_FILE, REMOVED_FILE)
 _REJOIN: Final = "to make it a new node, empty the directory and let it rejoin"
+_DOUBT: Final = "it takes no part, and what is there is kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,8 @@ class DataDirectory:
     ) -> DataDirectory:
         """Open, or create at a node's first start. founders: names; empty to take the stored ones.
 
-        Raises DataDirectoryRefused: its text says what was found, what was expected, what to do.
+        Raises DataDirectoryRefused: its text says what was found, what was expected, what to do. InDoubt:
+        `discard` makes it a new one.
         """
         directory = Path(path)
         _ensure_directory(directory)
@@ -244,10 +246,17 @@ def discard(path: str | os.PathLike[str]) -> None:
     _ensure_directory(directory)
     lock = _take_lock(directory)
     try:
-        if not _is_new(directory):
+        if not _is_new_already(directory):
             write_file(directory / CREATING_FILE, b"")
     finally:
         os.close(lock)
+
+
+def _is_new_already(path: Path) -> bool:
+    try:
+        return _is_new(path)
+    except InDoubt:
+        return False
 
 
 def _ensure_directory(path: Path) -> None:
@@ -297,9 +306,9 @@ def _is_new(path: Path) -> bool:
     if IDENTITY_FILE in found:
         return False
     if JOURNAL_DIRECTORY in found or CURRENT_FILE in found:
-        raise DataDirectoryRefused(
+        raise InDoubt(
             f"{path} holds {', '.join(found)} but no identity: it was partly wiped, and what is left "
-            f"cannot be trusted to vote; restore the whole directory, or {_REJOIN}"
+            f"cannot be trusted to vote: {_DOUBT}; restore the whole directory"
         )
     raise DataDirectoryRefused(
         f"{path} holds {', '.join(found[:5])}, which is not Raftberry's; name an empty directory with --data"
@@ -326,7 +335,7 @@ def _read_identity(path: Path) -> Identity:
     try:
         return decode_identity((path / IDENTITY_FILE).read_bytes())
     except CorruptData as error:
-        raise DataDirectoryRefused(f"{path}: {error}") from error
+        raise InDoubt(f"{path}: {error}: {_DOUBT}; restore the whole directory") from error
     except OSError as error:
         raise DataDirectoryRefused(
             f"{path / IDENTITY_FILE} cannot be read: {error.strerror}; check owner and card"
@@ -336,9 +345,9 @@ def _read_identity(path: Path) -> Identity:
 def _check_parts(path: Path) -> None:
     for part in (JOURNAL_DIRECTORY, CURRENT_FILE):
         if not (path / part).exists():
-            raise DataDirectoryRefused(
+            raise InDoubt(
                 f"{path} has an identity but no {part}: it was partly wiped and may have forgotten votes "
-                f"and acknowledged writes; restore the whole directory, or {_REJOIN}"
+                f"and acknowledged writes: {_DOUBT}; restore the whole directory"
             )
 
 
@@ -348,9 +357,9 @@ def _check_identity(path: Path, found: Identity, expected: Identity) -> None:
             f"{path} belongs to node {found.name!r}, this is {expected.name!r}; check --name and --data"
         )
     if found.machine != expected.machine:
-        raise DataDirectoryRefused(
+        raise InDoubt(
             f"{path} belongs to machine {found.machine!r}, this is {expected.machine!r}: a cloned or moved "
-            f"card; two nodes with one identity would vote twice; {_REJOIN}"
+            f"card, and two nodes with one identity would vote twice: {_DOUBT}; put the card back into its machine"
         )
     if expected.founders and found.founders != expected.founders:
         raise DataDirectoryRefused(

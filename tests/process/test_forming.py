@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from appliance.joining import JOIN_FILE
 from appliance.security.keyring import SECURITY_DIRECTORY
+from appliance.storage.directory import IDENTITY_FILE
+from appliance.storage.identity import decode_identity, encode_identity
+from raftberry.v1 import cluster_pb2
 from tests.process.client import readings_of
 from tests.process.nodes import wait_for
 from tests.process.secured import SecuredCluster, SecuredNode
@@ -81,6 +85,27 @@ def test_a_node_with_data_of_its_own_joins_only_when_told_to_discard_it(
     accepted = second.join(first, invite, "--discard-data")
     assert accepted.returncode == 0, accepted.stderr
     assert readings_of(second.channel, "own", "m") == []
+
+
+def test_a_card_of_another_machine_stands_by_and_joins_with_one_command(
+    make_secured: Callable[[int], SecuredCluster],
+) -> None:
+    first, second = started(make_secured(2))
+    assert second.terminate() == 0
+    identity_file = second.data / IDENTITY_FILE
+    identity = decode_identity(identity_file.read_bytes())
+    identity_file.write_bytes(encode_identity(replace(identity, machine="another")))
+    second.start()
+    status = wait_for("n2 to say what it is", second.status)
+    assert status.role == cluster_pb2.ROLE_QUARANTINED
+    (alarm,) = status.alarms
+    assert "belongs to machine 'another'" in alarm
+    assert (
+        "`sudo raftberry invite` on a member, and here the line that it prints with --discard-data" in alarm
+    )
+    joined = second.join(first, first.invite(), "--discard-data")
+    assert joined.returncode == 0, f"{joined.stderr}\n{second.log[-3000:]}"
+    assert second.is_voter_of(2)
 
 
 def test_a_join_goes_on_after_the_process_was_killed_on_the_way(

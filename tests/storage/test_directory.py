@@ -11,10 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from appliance.errors import CorruptData, DataDirectoryRefused
+from appliance.errors import CorruptData, DataDirectoryRefused, InDoubt
 from appliance.model import ClusterId, Configuration, Member, MemberId, Position
 from appliance.storage.batch import Append
-from appliance.storage.directory import DataDirectory, StorageOptions, discard
+from appliance.storage.directory import (
+    CURRENT_FILE,
+    IDENTITY_FILE,
+    JOURNAL_DIRECTORY,
+    DataDirectory,
+    StorageOptions,
+    discard,
+)
 from appliance.storage.files import remove, write_file
 from appliance.storage.identity import encode_identity
 from appliance.storage.store import StoreBatch
@@ -137,7 +144,7 @@ def test_another_node_is_refused(data: Path) -> None:
 def test_another_machine_is_refused(data: Path) -> None:
     message = refusal(data, machine_id="machine-b")
     assert "belongs to machine 'machine-a', this is 'machine-b': a cloned or moved card" in message
-    assert "rejoin" in message
+    assert "it takes no part, and what is there is kept; put the card back into its machine" in message
 
 
 def test_another_cluster_is_refused(data: Path) -> None:
@@ -276,6 +283,16 @@ def test_a_discarded_directory_is_a_new_node(data: Path) -> None:
         assert directory.identity.member_id == 0xDEF
         assert directory.removed_reason == ""
         assert directory.store.checkpoint() == Position(1, 0)
+
+
+@pytest.mark.parametrize("lost", [IDENTITY_FILE, JOURNAL_DIRECTORY, CURRENT_FILE])
+def test_what_is_left_of_a_wiped_directory_can_be_discarded(data: Path, lost: str) -> None:
+    remove(data / lost)
+    with pytest.raises(InDoubt, match="restore the whole directory"):
+        open_directory(data)
+    discard(data)
+    with open_directory(data, draw_member_id=lambda: 0xDEF) as directory:
+        assert directory.identity.member_id == 0xDEF
 
 
 def test_only_a_directory_of_ours_is_discarded(tmp_path: Path) -> None:
