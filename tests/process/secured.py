@@ -109,7 +109,7 @@ class SecuredCluster:
             node.start()
         for node in self.nodes:
             node.wait_serving()
-        self.invite = first.invite("--uses", str(len(others)))
+        self.invite = first.invite("--uses", str(len(others) or 1))
         for node in others:
             done = node.join(first, self.invite)
             assert done.returncode == 0, f"{done.stderr}\n{node.log[-3000:]}"
