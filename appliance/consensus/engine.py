@@ -333,7 +333,7 @@ class Engine:
             self._flow.retry(self._replica.connected)
 
     def _on_state_changed(self, old: int, new: int) -> None:
-        # PySyncObj tells of a candidate one statement before it raises the term (paper, section 5.2: it does that first).
+        # PySyncObj tells of a candidate just before it raises the term; the paper (section 5.2) begins with that.
         term = self._replica.log.term + (_ROLES[new] is Role.CANDIDATE)
         self._replica.events.record(f"became_{_ROLES[new].value}", term, self._replica.log.last_index)
         self._flow.reset(self._replica.connected)
