@@ -11,12 +11,14 @@ import asyncio
 import logging
 import threading
 from collections import deque
+from time import monotonic_ns
 from typing import Any, Final
 
 from appliance.rpc import core
 
-AT_ONCE_MAX: Final = 128
-"""Completions in one turn of the loop: a few milliseconds at worst."""
+TURN_NS: Final = 2_000_000
+"""Completions are handled for so long, then everything else on the loop has its turn: opening a thousand watches at
+once would hold it for 50 ms (measured)."""
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +65,8 @@ class Completions:
 
     def _take(self) -> None:
         found, poll = self._found, self.queue.poll
-        for _ in range(AT_ONCE_MAX):
+        ends_ns = monotonic_ns() + TURN_NS
+        while monotonic_ns() < ends_ns:
             event = found.popleft() if found else poll(0)
             if event.completion_type in (core.FOUND_NOTHING, core.SHUT_DOWN):
                 self._is_all_taken.release()
