@@ -85,11 +85,13 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module_name, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        # What is imported stays: to look for garbage meanwhile is a twentieth of the work of a node's start.
+        # What is imported stays: to look for garbage meanwhile is a twentieth of the work of a node's start, and so is
+        # each of the three passes that would look through all of it afterwards.
         gc.disable()
         try:
             command = getattr(importlib.import_module(module_name), attribute)
         finally:
+            gc.freeze()
             gc.enable()
         assert isinstance(command, click.Command)
         return command

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
 import os
 import re
 from typing import Any
 
+import click
 import grpc
 import pytest
 
-from appliance.cli.main import COMMANDS, run
+from appliance.cli.main import COMMANDS, cli, run
 from tests.cli.conftest import Raftberry
 from tests.cli.fake_server import FakeNode, abort
 
@@ -196,3 +198,13 @@ def test_every_command_has_a_help_with_an_example(capsys: pytest.CaptureFixture[
     for name in COMMANDS:
         assert run([name, "--help"]) == 0, name
         assert f"Example: raftberry {name}" in capsys.readouterr().out, name
+
+
+def test_what_a_command_imports_is_not_searched_for_garbage() -> None:
+    gc.unfreeze()
+    try:
+        assert cli.get_command(click.Context(cli), "version") is not None
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
