@@ -28,9 +28,9 @@ from appliance.cli.main import EXIT_ERROR, EXIT_OK
 from appliance.cli.output import Row, emit
 from appliance.client.connection import Connection
 from appliance.client.methods import GET_STATUS, LIST_MEMBERS
-from appliance.config import Config, load
+from appliance.config import DEFAULT_PORTS, Config, load
 from appliance.errors import ConfigurationError, RaftberryError
-from appliance.host.checkup import Finding, Harm, check_machine
+from appliance.host.checkup import Finding, Harm, check_certificate, check_machine, check_port
 from appliance.node.tokens import INVITE_PREFIX, TOKEN_PREFIX
 from appliance.units import Duration
 from raftberry.v1 import cluster_pb2
@@ -79,7 +79,9 @@ def doctor(
     config = _configuration(findings, data)
     findings += check_machine(config.data)
     with connect(endpoints, timeout) as connection:
-        findings += list(_check_node(connection))
+        answers = list(_check_node(connection))
+    is_served = not any(finding.what == "node" and finding.harm is Harm.STOPS for finding in answers)
+    findings += [*answers, *_check_ports(config, is_served=is_served)]
     findings.sort(key=lambda finding: finding.harm)
     shown = [finding for finding in findings if show_all or finding.harm is not Harm.NONE]
     emit(map(_row, shown), COLUMNS, output)
@@ -119,6 +121,7 @@ def _check_node(connection: Connection) -> Iterator[Finding]:
             f"the node runs {status.version}, this command is {__version__}",
             "restart the node",
         )
+    yield check_certificate(status.certificate_expires_unix_nano, time.time_ns())
     for alarm in status.alarms:
         yield Finding(
             Harm.STOPS if not status.has_quorum else Harm.SLOWS, "alarm", alarm, "see docs/operating.md"
@@ -126,6 +129,14 @@ def _check_node(connection: Connection) -> Iterator[Finding]:
     for peer in status.peers:
         if peer.name != status.name:
             yield check_peer(peer.name, peer.peer_address)
+
+
+def _check_ports(config: Config, *, is_served: bool) -> Iterator[Finding]:
+    settled = config.listening("")
+    for purpose in DEFAULT_PORTS:
+        address: str = getattr(settled, purpose).address
+        _, port = split_address(address, what=f"{purpose}.address")
+        yield check_port(purpose, port, is_served=is_served)
 
 
 def check_peer(name: str, address: str) -> Finding:

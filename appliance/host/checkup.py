@@ -31,6 +31,10 @@ BAD_SYNC_S: Final = 0.5
 LEAST_MEMORY_BYTES: Final = 256 * MIB
 LEAST_FREE_BYTES: Final = 1 * GIB
 OPEN_FILES_LEAST: Final = 1_024
+CERTIFICATE_DAYS_LEAST: Final = 30
+"""Renewal is due a year before the end."""
+
+DAY_NS: Final = 86_400_000_000_000
 
 VOLATILE: Final = frozenset({"tmpfs", "ramfs"})
 WEAK: Final = frozenset({"vfat", "exfat", "ntfs", "ntfs3", "fuseblk", "nfs", "nfs4", "cifs", "9p", "overlay"})
@@ -224,3 +228,43 @@ def check_open_files() -> Finding:
             Harm.STOPS, "open files", f"limit {soft}", f"raise it to {OPEN_FILES_LEAST} or more (ulimit -n)"
         )
     return Finding(Harm.NONE, "open files", f"limit {soft}")
+
+
+def check_port(purpose: str, port: int, *, is_served: bool) -> Finding:
+    """Who listens at one of the node's ports. is_served: the node answers."""
+    holder = _listener(port)
+    found = f"{port} ({purpose}): {f'{holder} listens' if holder else 'nothing listens'}"
+    if holder and not is_served:
+        return Finding(
+            Harm.STOPS,
+            "port",
+            found,
+            f"end it, or choose another port: {purpose}.address in the configuration",
+        )
+    if is_served and not holder:
+        advice = "what answered is another machine's node, or its configuration changed since: restart it"
+        return Finding(Harm.UNKNOWN, "port", found, advice)
+    return Finding(Harm.NONE, "port", found)
+
+
+def _listener(port: int) -> str:
+    """The program that listens there on any address; empty: none."""
+    for connection in psutil.net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port:
+            try:
+                return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"
+            except (psutil.Error, TypeError):
+                return "a program that only root may name"
+    return ""
+
+
+def check_certificate(expires_unix_nano: int, now_unix_nano: int) -> Finding:
+    """expires_unix_nano: of the node's own, 0: it has none, and no other machine can reach it."""
+    if not expires_unix_nano:
+        return Finding(Harm.NONE, "certificate", "none: nothing here is encrypted")
+    days = (expires_unix_nano - now_unix_nano) // DAY_NS
+    found = f"this node's ends in {days} days" if days >= 0 else f"this node's ended {-days} days ago"
+    if days < CERTIFICATE_DAYS_LEAST:
+        advice = "it should have been renewed long before: see the clock, and the node's log; then restart it"
+        return Finding(Harm.STOPS, "certificate", found, advice)
+    return Finding(Harm.NONE, "certificate", f"{found}, and is renewed by itself")

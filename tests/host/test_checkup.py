@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,32 @@ def test_a_peer_that_does_not_answer_is_named_with_its_address() -> None:
     finding = check_peer("pi-2", "127.0.0.1:1")
     assert finding.harm is Harm.STOPS
     assert "pi-2 at 127.0.0.1:1" in finding.found
+
+
+def test_a_port_that_another_program_holds_is_named_with_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        held = checkup.check_port("web", port, is_served=False)
+        assert held.harm is Harm.STOPS
+        assert f"process {os.getpid()}) listens" in held.found
+        assert "web.address" in held.advice
+        assert checkup.check_port("web", port, is_served=True).harm is Harm.NONE
+    assert checkup.check_port("web", port, is_served=False).harm is Harm.NONE
+    assert checkup.check_port("web", port, is_served=True).harm is Harm.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("days", "harm", "words"),
+    [
+        (1_000, Harm.NONE, "ends in 1000 days, and is renewed"),
+        (29, Harm.STOPS, "ends in 29"),
+        (-2, Harm.STOPS, "ended 2"),
+    ],
+)
+def test_a_certificate_that_was_not_renewed_is_found(days: int, harm: Harm, words: str) -> None:
+    finding = checkup.check_certificate(1 + days * checkup.DAY_NS, 1)
+    assert finding.harm is harm
+    assert words in finding.found
 
 
 def test_a_key_that_the_log_shows_from_its_middle_goes_as_well_and_a_checksum_stays() -> None:
