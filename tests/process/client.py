@@ -7,11 +7,12 @@ it must be there exactly once, whatever was killed on the way.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import grpc
 
+from appliance.model import NODE_HOST
 from raftberry.v1 import key_value_pb2, key_value_pb2_grpc, reading_pb2, reading_pb2_grpc
 from tests.process.nodes import CHANNEL_OPTIONS
 
@@ -29,11 +30,24 @@ REFUSALS: Final = {
 """Retrying these would hide a defect."""
 
 
+def plain_channel(endpoint: str) -> grpc.Channel:
+    return grpc.insecure_channel(endpoint, options=CHANNEL_OPTIONS)
+
+
+def secured_channel(endpoint: str, *, authority_pem: bytes, token: str) -> grpc.Channel:
+    """As docs/getting-started.md says it."""
+    tls = grpc.ssl_channel_credentials(authority_pem)
+    credentials = grpc.composite_channel_credentials(tls, grpc.access_token_call_credentials(token))
+    options = [*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", NODE_HOST)]
+    return grpc.secure_channel(endpoint, credentials, options=options)
+
+
 class RotatingClient:
     """Calls through one of several endpoints; goes on to the next when it fails. One thread."""
 
     def __init__(self, endpoints: Sequence[str], *, first: int = 0) -> None:
         self.endpoints = list(endpoints)
+        self.open_channel: Callable[[str], grpc.Channel] = plain_channel
         self._current = first % len(self.endpoints)
         self._channel: grpc.Channel | None = None
 
@@ -55,7 +69,7 @@ class RotatingClient:
     @property
     def channel(self) -> grpc.Channel:
         if self._channel is None:
-            self._channel = grpc.insecure_channel(self.endpoints[self._current], options=CHANNEL_OPTIONS)
+            self._channel = self.open_channel(self.endpoints[self._current])
         return self._channel
 
     def write_until_acknowledged(self, stub_class: Any, method: str, request: Any, *, end: float) -> Any:

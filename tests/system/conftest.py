@@ -23,11 +23,11 @@ NAMES = ("pi-1", "pi-2", "pi-3")
 
 
 class Sensor:
-    """tests/system/sensor.py in the namespace `sensor`."""
+    """tests/system/sensor.py in a namespace."""
 
-    def __init__(self, endpoints: list[str]) -> None:
+    def __init__(self, arguments: list[str], *, namespace: str = "sensor") -> None:
         self._process = subprocess.Popen(
-            ["ip", "netns", "exec", "sensor", sys.executable, "-m", "tests.system.sensor", *endpoints],
+            ["ip", "netns", "exec", namespace, sys.executable, "-m", "tests.system.sensor", *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
             env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'generated'}"},
         )  # fmt: skip

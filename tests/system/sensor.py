@@ -1,6 +1,6 @@
 """The fourth machine of the system test: a sensor that writes all the time, in a network namespace of its own.
 
-    python -m tests.system.sensor ENDPOINT...
+    python -m tests.system.sensor [--secured CA-FILE TOKEN] ENDPOINT...
 
 Commands on standard input, one JSON answer a line: `counts`, `stop`, `check ENDPOINT`.
 """
@@ -10,18 +10,24 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+from functools import partial
+from pathlib import Path
 
 import grpc
 
-from tests.process.nodes import CHANNEL_OPTIONS
+from tests.process.client import plain_channel, secured_channel
 from tests.process.writers import KeyWriter, StreamWriter, TimedWriter, UntimedWriter
 
 
 def main() -> None:
-    endpoints = sys.argv[1:]
+    open_channel, endpoints = plain_channel, sys.argv[1:]
+    if endpoints[0] == "--secured":
+        _, file, token, *endpoints = endpoints
+        open_channel = partial(secured_channel, authority_pem=Path(file).read_bytes(), token=token)
     kinds = (TimedWriter, UntimedWriter, KeyWriter, StreamWriter)
     writers = [kind(kind.__name__, endpoints, first=number) for number, kind in enumerate(kinds)]
     for writer in writers:
+        writer.client.open_channel = open_channel
         writer.start()
     for line in sys.stdin:
         command, _, argument = line.strip().partition(" ")
@@ -31,7 +37,7 @@ def main() -> None:
                 for writer in writers:
                     writer.stop()
             elif command == "check":
-                with grpc.insecure_channel(argument, options=CHANNEL_OPTIONS) as channel:
+                with open_channel(argument) as channel:
                     for writer in writers:
                         writer.check(channel)
         except (AssertionError, grpc.RpcError) as error:
