@@ -46,7 +46,7 @@ class EtcdCluster:
     def __init__(self, count: int, *, parent: Path, election_ms: int) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="etcd-drill-", dir=parent))
         self._etcd = Etcd(self._folder / "data", election_ms=election_ms, nodes=count)
-        self._relay = Relay(self._find_dialler)
+        self.links = Relay(self._find_dialler)
         self._away: set[str] = set()
         self._stalls: dict[str, Stall] = {}
 
@@ -60,7 +60,7 @@ class EtcdCluster:
 
     def start(self) -> None:
         ports = [int(peer.rpartition(":")[2]) for peer in self._etcd.peers]
-        self._etcd.known_peers = [self._relay.listen(*each) for each in zip(self.names, ports, strict=True)]
+        self._etcd.known_peers = [self.links.listen(*each) for each in zip(self.names, ports, strict=True)]
         self._etcd.start()
 
     def kill(self, name: str) -> None:
@@ -76,17 +76,6 @@ class EtcdCluster:
 
     def thaw(self, name: str) -> None:
         os.kill(self._pid(name), signal.SIGCONT)
-
-    def cut_off(self, name: str) -> None:
-        for other in self._others(name):
-            self._relay.link(name, other).is_cut = True
-
-    def delay(self, name: str, delay_s: float) -> None:
-        for other in self._others(name):
-            self._relay.link(name, other).delay_s = delay_s
-
-    def mend_links(self) -> None:
-        self._relay.mend()
 
     def stall_disk(self, name: str, seconds: float) -> None:
         if seconds > 0:
@@ -105,7 +94,7 @@ class EtcdCluster:
         for stall in self._stalls.values():
             stall.end()
         self._etcd.stop()
-        self._relay.close()
+        self.links.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def transfer(self, _target: str) -> None:
@@ -145,9 +134,6 @@ class EtcdCluster:
         process = self._etcd.processes[self._position(name)]
         assert process is not None
         return process.pid
-
-    def _others(self, name: str) -> list[str]:
-        return [other for other in self.names if other != name]
 
     def _find_dialler(self, port: int) -> str:
         pairs = zip(self.names, self._etcd.processes, strict=True)

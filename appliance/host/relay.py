@@ -39,6 +39,7 @@ class Relay:
     def __init__(self, find_dialler: Callable[[int], str]) -> None:
         """find_dialler: name of the node that holds this local port of loopback; empty: nobody we know. May block."""
         self._find_dialler = find_dialler
+        self._targets: list[str] = []
         self._links: dict[frozenset[str], Link] = {}
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -50,6 +51,16 @@ class Relay:
         """Plain attributes; what is set holds for the bytes from then on."""
         return self._links.setdefault(frozenset((one, other)), Link())
 
+    def cut_off(self, name: str) -> None:
+        """From every other node; clients still reach it."""
+        for link in self._links_of(name):
+            link.is_cut = True
+
+    def delay(self, name: str, delay_s: float) -> None:
+        """All bytes between this node and the others, each way."""
+        for link in self._links_of(name):
+            link.delay_s = delay_s
+
     def mend(self) -> None:
         """Every link is as it was at first."""
         for link in list(self._links.values()):
@@ -57,6 +68,7 @@ class Relay:
 
     def listen(self, target: str, port: int) -> str:
         """HOST:PORT by which all others shall reach target, which listens on port."""
+        self._targets.append(target)
         return asyncio.run_coroutine_threadsafe(self._listen(target, port), self._loop).result(CALL_TIMEOUT_S)
 
     def close(self) -> None:
@@ -65,6 +77,9 @@ class Relay:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CALL_TIMEOUT_S)
         self._loop.close()
+
+    def _links_of(self, name: str) -> list[Link]:
+        return [self.link(name, other) for other in self._targets if other != name]
 
     async def _end(self) -> None:
         for server in self._servers:

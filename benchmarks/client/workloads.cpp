@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <iostream>
 #include <map>
+#include <optional>
 #include <sstream>
 
 namespace bench {
@@ -83,6 +84,21 @@ Task<> each_client(Loop& loop, const Setting& setting, const std::function<Task<
   co_await loop.all(std::move(tasks));
 }
 
+// Everybody once, so that connections are open; then on until is_over, against the clock.
+Task<> measure(Loop& loop, const Options& options, std::optional<Watch>& watch, const std::function<Task<>(int)>& one,
+               const std::function<void()>& begin, const std::function<bool(std::int64_t)>& is_over) {
+  co_await each_client(loop, options.setting, one);
+  pause(options, "ready");
+  begin();
+  watch.emplace();
+  const auto end_ns = watch->begin_ns() + static_cast<std::int64_t>(options.seconds * 1e9);
+  const std::function<Task<>(int)> on = [&](int client) -> Task<> {
+    while (!is_over(end_ns)) co_await one(client);
+  };
+  co_await each_client(loop, options.setting, on);
+  watch->stop();
+}
+
 class Writing {
  public:
   Writing(Loop& loop, const Options& options)
@@ -90,16 +106,11 @@ class Writing {
         system_(make_system(loop, options, values_)) {}
 
   Task<> run() {
-    // Connections are open and the series are there before the clock starts.
-    co_await each_client(loop_, options_.setting, [this](int client) { return write_one(client); });
-    const auto early = sum_sent_;
-    pause(options_, "ready");
-    latencies_.clear();
-    Watch watch;
-    end_ns_ = watch.begin_ns() + static_cast<std::int64_t>(options_.seconds * 1e9);
-    limit_ = options_.readings;
-    co_await each_client(loop_, options_.setting, [this](int client) { return write_on(client); });
-    watch.stop();
+    std::uint64_t early = 0;
+    const auto begin = [&] { early = sum_sent_, latencies_.clear(); };
+    const auto is_over = [this](std::int64_t end_ns) { return options_.readings ? sum_sent_ >= options_.readings : now_ns() >= end_ns; };
+    std::optional<Watch> watch;
+    co_await measure(loop_, options_, watch, [this](int client) { return write_one(client); }, begin, is_over);
     const auto written = sum_sent_ - early;
     pause(options_, "written");
     co_await system_->finish();
@@ -107,17 +118,13 @@ class Writing {
       for (std::uint64_t i = 0; i < options_.series; ++i)
         if (sent_[i] > 0) co_await system_->verify(options_.first_series + i, sent_[i]);
     Figures figures;
-    figures.add("readings", static_cast<double>(written)).add("per_second", static_cast<double>(written) / watch.seconds());
+    figures.add("readings", static_cast<double>(written)).add("per_second", static_cast<double>(written) / watch->seconds());
     report_latencies(figures, latencies_);
-    watch.report(figures);
+    watch->report(figures);
     figures.print();
   }
 
  private:
-  Task<> write_on(int client) {
-    while (limit_ ? sum_sent_ < limit_ : now_ns() < end_ns_) co_await write_one(client);
-  }
-
   Task<> write_one(int client) {
     std::vector<Run> runs(options_.series_per_message);
     const auto each = options_.batch / options_.series_per_message;
@@ -142,8 +149,6 @@ class Writing {
   std::vector<std::uint64_t> turns_;
   std::unique_ptr<System> system_;
   std::vector<std::int64_t> latencies_;
-  std::int64_t end_ns_ = 0;
-  std::uint64_t limit_ = 0;
 };
 
 // Calls that read what a run of "write" has written before: each series has so many readings.
@@ -153,27 +158,20 @@ class Reading {
       : loop_(loop), options_(options), values_(options.values), system_(make_system(loop, options, values_)) {}
 
   Task<> run() {
-    co_await each_client(loop_, options_.setting, [this](int client) { return read_one(client); });
-    pause(options_, "ready");
-    latencies_.clear();
-    Watch watch;
-    end_ns_ = watch.begin_ns() + static_cast<std::int64_t>(options_.seconds * 1e9);
-    co_await each_client(loop_, options_.setting, [this](int client) { return read_on(client); });
-    watch.stop();
+    const auto begin = [this] { latencies_.clear(); };
+    const auto is_over = [](std::int64_t end_ns) { return now_ns() >= end_ns; };
+    std::optional<Watch> watch;
+    co_await measure(loop_, options_, watch, [this](int client) { return read_one(client); }, begin, is_over);
     const auto calls = static_cast<double>(latencies_.size());
     pause(options_, "read");
     Figures figures;
-    figures.add("calls", calls).add("per_second", calls / watch.seconds());
+    figures.add("calls", calls).add("per_second", calls / watch->seconds());
     report_latencies(figures, latencies_);
-    watch.report(figures);
+    watch->report(figures);
     figures.print();
   }
 
  private:
-  Task<> read_on(int client) {
-    while (now_ns() < end_ns_) co_await read_one(client);
-  }
-
   Task<> read_one(int client) {
     // Spread over series and places, the same for every system.
     const auto number = done_++;
@@ -199,7 +197,6 @@ class Reading {
   std::unique_ptr<System> system_;
   std::vector<std::int64_t> latencies_;
   std::uint64_t done_ = 0;
-  std::int64_t end_ns_ = 0;
 };
 
 // One writer, one reading at a time; how long until the last watcher has seen it.

@@ -26,9 +26,7 @@ class Links:
 
     def cut(self, position: int) -> None:
         """From every other node."""
-        for other in range(self._count):
-            if other != position:
-                self._relay.link(str(position), str(other)).is_cut = True
+        self._relay.cut_off(str(position))
 
     def mend(self) -> None:
         self._relay.mend()

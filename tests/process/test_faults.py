@@ -10,23 +10,13 @@ import pytest
 
 from tests.process.faults import Faults
 from tests.process.nodes import Cluster
-from tests.process.writers import Writer, longest_gap_s, start_writers
+from tests.process.writers import check_all, start_writers
 
 DURATION_S = 60.0
 DURATION_S_MAX = 400.0
 """Faults are made one after the other, each after the recovery from the one before: slow machines need longer."""
 
 SEED = 20_240_601
-
-
-def check_all(cluster: Cluster, writers: list[Writer]) -> None:
-    for writer in writers:
-        writer.stop()
-        assert writer.acknowledged > 0, f"{writer.name} wrote nothing"
-    cluster.wait_equal_state()
-    for node in cluster:
-        for writer in writers:
-            writer.check(node.channel)
 
 
 @pytest.mark.timeout(600)
@@ -51,11 +41,7 @@ def test_no_acknowledged_write_is_lost_or_doubled_by_kills_and_pauses(cluster: C
         assert time.monotonic() - begin < DURATION_S_MAX, f"too few faults in time: {faults.summary()}"
         menu[turn % len(menu)]()
         turn += 1
-    end = time.monotonic()
-    check_all(cluster, writers)
-    gap_s = longest_gap_s(writers, start=begin, end=end)
-    written = {writer.name: writer.acknowledged for writer in writers}
-    print(f"{faults.summary()}; longest gap {gap_s:.2f} s; acknowledged {written}")
+    print(f"{faults.summary()}; {check_all(cluster, writers, begun=begin)}")
 
 
 @pytest.mark.timeout(600)
@@ -74,5 +60,4 @@ def test_a_cluster_of_one_loses_nothing_either(make_cluster: Callable[..., Clust
         else:
             faults.kill_leader()
         turn += 1
-    check_all(single, writers)
-    print(faults.summary())
+    print(f"{faults.summary()}; {check_all(single, writers, begun=begin)}")

@@ -9,26 +9,7 @@ from pathlib import Path
 from raftberry.v1 import cluster_pb2
 from tests.process.joining import join, remove, wait_role, wait_voter
 from tests.process.nodes import Cluster, Node, free_port, wait_for
-from tests.process.writers import Writer, longest_gap_s, start_writers
-
-
-def wait_more(writers: Sequence[Writer], what: str) -> None:
-    goals = {writer: writer.acknowledged + 30 for writer in writers}
-    wait_for(f"writes {what}", lambda: all(writer.acknowledged >= goal for writer, goal in goals.items()))
-
-
-def finish(cluster: Cluster, writers: Sequence[Writer], begun: float, title: str) -> None:
-    """Every acknowledged write is on every node, once."""
-    ended = time.monotonic()
-    for writer in writers:
-        writer.stop()
-    cluster.wait_equal_state()
-    for node in cluster:
-        for writer in writers:
-            writer.check(node.channel)
-    count = sum(writer.acknowledged for writer in writers)
-    gap_s = longest_gap_s(writers, start=begun, end=ended)
-    print(f"{title}: {count} writes, longest gap {gap_s:.2f} s")
+from tests.process.writers import check_all, start_writers, wait_more
 
 
 def test_a_board_is_replaced_under_its_name_and_the_old_card_disturbs_nobody(
@@ -53,7 +34,7 @@ def test_a_board_is_replaced_under_its_name_and_the_old_card_disturbs_nobody(
     wait_more(writers, "with the old card back")
     assert new.is_running
     try:
-        finish(cluster, writers, begun, "a board replaced under load")
+        print(f"a board replaced under load: {check_all(cluster, writers, begun=begun)}")
     finally:
         cluster.nodes.append(dead)
 
@@ -76,7 +57,7 @@ def test_nodes_that_come_back_with_other_addresses_are_found_one_by_one_and_two_
     wait_more(writers, "without the one that stayed")
     second.start()
     cluster.wait_following(second)
-    finish(cluster, writers, begun, "addresses changed under load")
+    print(f"addresses changed under load: {check_all(cluster, writers, begun=begun)}")
 
 
 def move(nodes: Sequence[Node]) -> None:

@@ -14,10 +14,9 @@ from pathlib import Path
 
 from raftberry.v1 import cluster_pb2, cluster_pb2_grpc
 from tests.process.nodes import Cluster, Node, Program, wait_for
-from tests.process.writers import Writer, longest_gap_s, start_writers
+from tests.process.writers import Writer, check_all, start_writers, wait_more
 
 CALL_TIMEOUT_S = 60.0
-WRITES_BETWEEN = 30
 
 
 def change_program(cluster: Cluster, node: Node, program: Program) -> None:
@@ -43,12 +42,6 @@ def lead(cluster: Cluster, node: Node) -> None:
     wait_for(f"{node.name} to lead", leads)
 
 
-def wait_more(writers: list[Writer], what: str) -> None:
-    """Each writer is acknowledged that many writes from here on."""
-    goals = {writer: writer.acknowledged + WRITES_BETWEEN for writer in writers}
-    wait_for(f"writes {what}", lambda: all(writer.acknowledged >= goal for writer, goal in goals.items()))
-
-
 def upgrade_under_load(
     cluster: Cluster, program: Program, after_each: Callable[[Node], None] = lambda _: None
 ) -> list[str]:
@@ -60,17 +53,11 @@ def upgrade_under_load(
         for node in cluster.nodes:
             story.append(_upgrade(cluster, node, program, writers))
             after_each(node)
-    finally:
-        ended = time.monotonic()
+    except BaseException:
         for writer in writers:
             writer.stop()
-    cluster.wait_equal_state()
-    for node in cluster:
-        for writer in writers:
-            writer.check(node.channel)
-    count = sum(writer.acknowledged for writer in writers)
-    gap_s = longest_gap_s(writers, start=begun, end=ended)
-    story.append(f"{count} writes acknowledged, each of them once on every node; longest gap {gap_s:.2f} s")
+        raise
+    story.append(check_all(cluster, writers, begun=begun))
     return story
 
 

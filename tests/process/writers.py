@@ -27,10 +27,12 @@ from tests.process.client import (
     readings_of,
     write_request,
 )
+from tests.process.nodes import Cluster, wait_for
 
 FIRST_TIME: Final = 1_750_000_000_000_000_000
 KEYS: Final = 10
 STREAM_IN_FLIGHT: Final = 8
+WRITES_BETWEEN: Final = 30
 LAST_WRITE_TIMEOUT_S: Final = 90.0
 """How long after the end of the test the operation in hand may still take."""
 
@@ -235,6 +237,27 @@ def start_writers(endpoints: Sequence[str]) -> list[Writer]:
     for writer in writers:
         writer.start()
     return writers
+
+
+def wait_more(writers: Sequence[Writer], what: str) -> None:
+    """Each writer is acknowledged WRITES_BETWEEN writes from here on."""
+    goals = {writer: writer.acknowledged + WRITES_BETWEEN for writer in writers}
+    wait_for(f"writes {what}", lambda: all(writer.acknowledged >= goal for writer, goal in goals.items()))
+
+
+def check_all(cluster: Cluster, writers: Sequence[Writer], *, begun: float) -> str:
+    """End the writers: what was acknowledged is on every node, once, and states are equal. For people: how many."""
+    ended = time.monotonic()
+    for writer in writers:
+        writer.stop()
+        assert writer.acknowledged > 0, f"{writer.name} wrote nothing"
+    cluster.wait_equal_state()
+    for node in cluster:
+        for writer in writers:
+            writer.check(node.channel)
+    count = sum(writer.acknowledged for writer in writers)
+    gap_s = longest_gap_s(writers, start=begun, end=ended)
+    return f"{count} writes acknowledged, each of them once on every node; longest gap {gap_s:.2f} s"
 
 
 def longest_gap_s(writers: Sequence[Writer], *, start: float, end: float) -> float:

@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +38,7 @@ class DrillCluster:
         self._folder = Path(tempfile.mkdtemp(prefix="raftberry-drill-", dir=parent))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._away: set[str] = set()
-        self._relay = Relay(self._find_dialler)
+        self.links = Relay(self._find_dialler)
         ports = iter(free_ports(3 * count))
         self._plans: dict[str, NodePlan] = {}
         for number in range(1, count + 1):
@@ -62,7 +61,7 @@ class DrillCluster:
         (self._folder / "empty.toml").touch()
         for name, plan in self._plans.items():
             _, port = split_address(plan.peer_address, what="peer address")
-            self._told.append(replace(plan, peer_address=self._relay.listen(name, port)))
+            self._told.append(replace(plan, peer_address=self.links.listen(name, port)))
         for name in self.names:
             self.restart(name)
 
@@ -101,19 +100,6 @@ class DrillCluster:
     def thaw(self, name: str) -> None:
         self._signal(name, signal.SIGCONT)
 
-    def cut_off(self, name: str) -> None:
-        """From every other node; clients still reach it."""
-        for other in self._others(name):
-            self._relay.link(name, other).is_cut = True
-
-    def delay(self, name: str, delay_s: float) -> None:
-        """All bytes between this node and the others, each way."""
-        for other in self._others(name):
-            self._relay.link(name, other).delay_s = delay_s
-
-    def mend_links(self) -> None:
-        self._relay.mend()
-
     def stall_disk(self, name: str, seconds: float) -> None:
         """Every commit of the node's log takes that much longer; 0: no more."""
         if seconds > 0:
@@ -136,11 +122,8 @@ class DrillCluster:
             self._signal(name, signal.SIGKILL)
         for process in self._processes.values():
             process.wait(STOP_TIMEOUT_S)
-        self._relay.close()
+        self.links.close()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _others(self, name: str) -> Sequence[str]:
-        return [other for other in self.names if other != name]
 
     def _signal(self, name: str, number: signal.Signals) -> None:
         # Not by Popen.send_signal: the executable may be a loader with the node as its child.

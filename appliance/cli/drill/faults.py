@@ -28,11 +28,24 @@ WELL_TIMEOUT_S: Final = 120.0
 POLL_S: Final = 0.05
 
 
+class Links(Protocol):
+    """Those between nodes; clients are not concerned."""
+
+    def cut_off(self, name: str) -> None: ...
+
+    def delay(self, name: str, delay_s: float) -> None: ...
+
+    def mend(self) -> None: ...
+
+
 class Cluster(Protocol):
     """What faults do to a cluster."""
 
     @property
     def names(self) -> list[str]: ...
+
+    @property
+    def links(self) -> Links: ...
 
     def kill(self, name: str) -> None: ...
 
@@ -41,12 +54,6 @@ class Cluster(Protocol):
     def freeze(self, name: str) -> None: ...
 
     def thaw(self, name: str) -> None: ...
-
-    def cut_off(self, name: str) -> None: ...
-
-    def delay(self, name: str, delay_s: float) -> None: ...
-
-    def mend_links(self) -> None: ...
 
     def stall_disk(self, name: str, seconds: float) -> None: ...
 
@@ -144,18 +151,18 @@ class Faults:
         fault.returned = (fault.node,)
 
     def cut_off(self, fault: Disturbance) -> None:
-        self._cluster.cut_off(fault.node)
+        self._cluster.links.cut_off(fault.node)
         self._mark(fault, f"{fault.node} cut off")
         self.pause(self._timing.hold_s)
-        self._cluster.mend_links()
+        self._cluster.links.mend()
         fault.lifted_s = self._mark(fault, "links mended")
         fault.returned = (fault.node,)
 
     def slow_links(self, fault: Disturbance) -> None:
-        self._cluster.delay(fault.node, SLOW_LINK_S)
+        self._cluster.links.delay(fault.node, SLOW_LINK_S)
         self._mark(fault, f"links of {fault.node} delayed by {SLOW_LINK_S * 1000:g} ms each way")
         self.pause(self._timing.hold_s)
-        self._cluster.mend_links()
+        self._cluster.links.mend()
         fault.lifted_s = self._mark(fault, "links mended")
 
     def slow_disk(self, fault: Disturbance) -> None:

@@ -5,6 +5,7 @@ Invariant: no method here touches a node; what a drill may do there goes through
 
 from __future__ import annotations
 
+from appliance.cli.drill.faults import Links
 from appliance.client.connection import Connection
 from appliance.client.methods import GET_STATUS
 from appliance.errors import NoLeader, RaftberryError
@@ -43,4 +44,8 @@ class ForeignCluster:
     def _refuse(self, *_: object) -> None:
         raise AssertionError("a drill does nothing to the nodes of a cluster in use")
 
-    kill = restart = freeze = thaw = cut_off = delay = mend_links = stall_disk = _refuse
+    kill = restart = freeze = thaw = stall_disk = _refuse
+
+    @property
+    def links(self) -> Links:
+        raise AssertionError("a drill does nothing to the links of a cluster in use")
