@@ -19,6 +19,9 @@ from tests.process.nodes import CHANNEL_OPTIONS
 ATTEMPT_TIMEOUT_S: Final = 1.0
 """A stopped node accepts connections and answers nothing: only the clock tells."""
 
+ATTEMPT_TIMEOUT_S_MAX: Final = 16.0
+"""Each attempt that ran out of time makes the next one longer: where every node is slow, none would ever be in time."""
+
 REFUSALS: Final = {
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.FAILED_PRECONDITION,
@@ -74,11 +77,14 @@ class RotatingClient:
 
     def write_until_acknowledged(self, stub_class: Any, method: str, request: Any, *, end: float) -> Any:
         """The response, after as many attempts as it takes until `end` (time.monotonic)."""
+        timeout_s = ATTEMPT_TIMEOUT_S
         while True:
             try:
-                return getattr(stub_class(self.channel), method)(request, timeout=ATTEMPT_TIMEOUT_S)
+                return getattr(stub_class(self.channel), method)(request, timeout=timeout_s)
             except grpc.RpcError as error:
                 check_retryable(error)
+                if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    timeout_s = min(2 * timeout_s, ATTEMPT_TIMEOUT_S_MAX)
                 assert time.monotonic() < end, f"no acknowledgement of {method}: {error}"
                 self.rotate()
                 time.sleep(0.01)

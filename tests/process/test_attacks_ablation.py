@@ -27,7 +27,7 @@ from tests.process.nodes import READY_TIMEOUT_S, Program, wait_for
 from tests.process.secured import SecuredCluster, SecuredNode, token_of
 from tests.simulation.mutation import Patch
 
-WAIT_S = 10.0
+WAIT_S = 7.0
 """For what never comes without the defence; with it, it comes within 5 s."""
 
 IS_COMPLETE = "RAFTBERRY_ATTACKS_COMPLETE" in os.environ
