@@ -8,7 +8,7 @@ is so and committed: changes are idempotent, so a lost answer, a new leader or a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -18,6 +18,7 @@ from appliance.consensus import ConsensusOptions, Engine, LogImage
 from appliance.errors import ConditionFailed, NoLeader, NotApplied, NotFound, OutcomeUnknown, Overloaded
 from appliance.model import Configuration, MemberId
 from appliance.node.change_frames import Reply, read_reply, read_request, write_reply, write_request
+from appliance.node.contacts import Contacts
 from appliance.node.identity import Self
 from appliance.node.promotion import Promotion
 from appliance.node.writing import WritePath
@@ -54,6 +55,7 @@ class Governed(Protocol):
     log: LogImage
     writes: WritePath
     clock: Clock
+    contacts: Contacts
     consensus_options: ConsensusOptions
 
     def begin_transfer(self, target: str) -> MemberId: ...
@@ -80,8 +82,6 @@ class Changes:
         self._number = 0
         self._promotion = Promotion(node.engine, node.log, node.consensus_options)
         self._announce_ns = 0
-        self._settled_in: Configuration | None = None
-        """The configuration in effect, if this node is where it says."""
 
     def ask(self, change: Change, deadline_ns: int, done: ChangeDone) -> None:
         """done is called once. Raises Overloaded."""
@@ -154,19 +154,33 @@ class Changes:
         self._asked.pop(number).done(outcome)
 
     def _announce(self, now_ns: int) -> None:
-        """The options of this start say that this node is elsewhere than the cluster knows."""
-        me, configuration = self._node.me, self._node.log.configuration
-        if configuration is self._settled_in:
+        """Somebody is elsewhere than the cluster knows."""
+        node = self._node
+        if now_ns < self._announce_ns or node.engine.leader is None:
             return
-        member = configuration.member(me.member_id)
-        if not me.peer_address or member is None or member.peer_address == me.peer_address:
-            self._settled_in = configuration
+        moved = next(self._moved(node.log.configuration), None)
+        if moved is None:
             return
-        if now_ns >= self._announce_ns and self._node.engine.leader is not None:
-            self._announce_ns = now_ns + ANNOUNCE_AGAIN_NS
-            with suppress(Overloaded):
-                change = UpdateMember(me.member_id, me.peer_address)
-                self.ask(change, now_ns + ANNOUNCE_AGAIN_NS, lambda _: None)
+        self._announce_ns = now_ns + ANNOUNCE_AGAIN_NS
+        with suppress(Overloaded):
+            self.ask(moved, now_ns + ANNOUNCE_AGAIN_NS, self._announced)
+
+    def _announced(self, outcome: Configuration | NotApplied | OutcomeUnknown) -> None:
+        if isinstance(outcome, Configuration):
+            self._announce_ns = 0
+
+    def _moved(self, configuration: Configuration) -> Iterator[UpdateMember]:
+        """This node, as the options of this start say; and peers that said so on a link that is up.
+
+        A peer that moved may have no link with the leader, which looks for it where it was.
+        """
+        node = self._node
+        places = {node.me.member_id: node.me.peer_address, **node.contacts.claims}
+        for member_id, address in places.items():
+            member = configuration.member(member_id)
+            is_here = member_id == node.me.member_id or node.engine.is_connected(member_id)
+            if is_here and address and member is not None and member.peer_address != address:
+                yield UpdateMember(member_id, address)
 
     # the leader ------------------------------------------------------------------------------------------
 

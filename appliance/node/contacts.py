@@ -25,7 +25,9 @@ class Contacts:
         self._me = me
         self._current, self._applied = current, applied
         self._heard = Configuration(me.members_version, me.members)
-        self._claims: dict[MemberId, str] = {}
+        self.claims: dict[MemberId, str] = {}
+        """Where peers said that they are, when that was news."""
+
         self.on_peers_changed: Callable[[Sequence[Member]], None] = lambda _: None
         """With the members to have links with."""
 
@@ -81,7 +83,7 @@ class Contacts:
                 message=f"{hello.name} ({hex_id(member_id)}) is not a member of this cluster",
             )
         if hello.peer_address and self.peers[member_id].peer_address != hello.peer_address:
-            self._claims[member_id] = hello.peer_address
+            self.claims[member_id] = hello.peer_address
             self._refresh()
         return None
 
@@ -97,7 +99,7 @@ class Contacts:
         peers = self._find_peers()
         if peers != self.peers:
             self.peers = peers
-            self._claims = {member: claim for member, claim in self._claims.items() if member in peers}
+            self.claims = {member: claim for member, claim in self.claims.items() if member in peers}
             self.on_peers_changed(tuple(peers.values()))
 
     def _find_peers(self) -> dict[MemberId, Member]:
@@ -111,7 +113,7 @@ class Contacts:
 
     def _located(self, member: Member) -> Member:
         """While nothing has changed since the founding, the options of this start say where the founders are."""
-        address = self._claims.get(member.member_id)
+        address = self.claims.get(member.member_id)
         if address is None and self._current.version <= 1:
             address = self._me.told.get(member.name)
         return replace(member, peer_address=address or member.peer_address)

@@ -102,6 +102,7 @@ class Cluster:
         options: NodeOptions,
         *,
         disk: MemoryDisk | None = None,
+        address: str = "",
     ) -> Machine:
         workers, me = ManualWorkers(), member.member_id
         disk = MemoryDisk() if disk is None else disk
@@ -110,7 +111,7 @@ class Cluster:
             self.machines[me].is_woken = True
 
         core = NodeCore(
-            Self(me, member.name, ClusterId(5), members, 100 + me, "test"),
+            Self(me, member.name, ClusterId(5), members, 100 + me, "test", peer_address=address),
             MemoryJournal(disk),
             MemoryStore(disk),
             workers=workers,
@@ -150,8 +151,11 @@ class Cluster:
             refusals.append(self.machines[receiver].core.check_hello(hello))
         return refusals == [None, None]
 
-    def restart(self, member: int, *, level: int = features.LEVEL) -> Machine:
-        """The process ends and starts again, with software that knows this level. Its links are gone."""
+    def restart(self, member: int, *, level: int = features.LEVEL, address: str = "") -> Machine:
+        """The process ends and starts again, with software that knows this level. Its links are gone.
+
+        address: where its options say that it is now.
+        """
         number = MemberId(member)
         for other in self.machines:
             if other != number:
@@ -159,7 +163,9 @@ class Cluster:
         self._levels[member] = level
         old = self.machines[number]
         old.core.retire()
-        self.machines[number] = self._machine(old.member, self._members, NodeOptions(), disk=old.disk.copy())
+        self.machines[number] = self._machine(
+            old.member, self._members, NodeOptions(), disk=old.disk.copy(), address=address
+        )
         return self.machines[number]
 
     def disconnect(self, one: int, other: int) -> None:
