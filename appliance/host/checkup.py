@@ -259,7 +259,7 @@ def _listener(port: int) -> str:
 
 
 def check_certificate(expires_unix_nano: int, now_unix_nano: int) -> Finding:
-    """expires_unix_nano: of the node's own, 0: it has none, and no other machine can reach it."""
+    """expires_unix_nano: of the node's own; 0: it has none."""
     if not expires_unix_nano:
         return Finding(Harm.NONE, "certificate", "none: nothing here is encrypted")
     days = (expires_unix_nano - now_unix_nano) // DAY_NS

@@ -17,7 +17,7 @@ from typing import Final
 
 from tests.system.conftest import Sensor
 from tests.system.machines import run
-from tests.system.three_machines import SOURCES
+from tests.system.three_machines import use_repository
 from tests.system.walk import NAMES, PREFIX, ROOT, Site
 
 CATCH_UP_S: Final = 120.0
@@ -62,10 +62,7 @@ class Operator:
 def form(site: Site, operator: Operator, key: Path) -> list[str]:
     """Install from the repository, make one cluster; arguments of the sensor."""
     for name, machine in site.machines.items():
-        (machine.root / "etc/apt/keyrings").mkdir(parents=True, exist_ok=True)
-        shutil.copy(key, machine.root / "etc/apt/keyrings/raftberry.gpg")
-        machine.write("/etc/apt/sources.list", "")
-        machine.write("/etc/apt/sources.list.d/raftberry.sources", SOURCES)
+        use_repository(machine, key)
         operator.quietly(name, "sudo apt-get update -q && sudo apt-get install -q -y raftberry")
     # Hosts by name: the older version may not find an address in a network without a gateway.
     invited = operator.quietly("pi-1", "sudo raftberry invite --uses 2 --host pi-1.local")

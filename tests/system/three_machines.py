@@ -33,6 +33,14 @@ def install(machine: Machine, what: str = "raftberry") -> str:
     return machine.sh("apt-get", "install", "-y", "-q", what, timeout_s=900)
 
 
+def use_repository(machine: Machine, key: Path) -> None:
+    """apt has this source alone. key: the keyring that script/repo left beside it."""
+    (machine.root / "etc/apt/keyrings").mkdir(parents=True, exist_ok=True)
+    (machine.root / "etc/apt/keyrings/raftberry.gpg").write_bytes(key.read_bytes())
+    machine.write("/etc/apt/sources.list", "")
+    machine.write("/etc/apt/sources.list.d/raftberry.sources", SOURCES)
+
+
 def wait_until_back(machine: Machine) -> float:
     """Until the unit is active and the node knows a leader."""
 
@@ -50,11 +58,7 @@ def wait_until_back(machine: Machine) -> float:
 def test_apt_installs_by_name_from_the_signed_repository(site: Site) -> None:
     for machine in site.machines.values():
         site.note(f"{machine.name} booted in {machine.boot():.1f} s")
-        key = Path(os.environ["RAFTBERRY_REPOSITORY"]) / "raftberry-archive-keyring.gpg"
-        (machine.root / "etc/apt/keyrings").mkdir(parents=True, exist_ok=True)
-        (machine.root / "etc/apt/keyrings/raftberry.gpg").write_bytes(key.read_bytes())
-        machine.write("/etc/apt/sources.list", "")
-        machine.write("/etc/apt/sources.list.d/raftberry.sources", SOURCES)
+        use_repository(machine, Path(os.environ["RAFTBERRY_REPOSITORY"]) / "raftberry-archive-keyring.gpg")
         machine.sh("apt-get", "update", "-q")
         install(machine, f"raftberry={os.environ['RAFTBERRY_VERSION']}")
         assert machine.is_active()
