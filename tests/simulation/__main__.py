@@ -32,13 +32,18 @@ def main() -> int:
     for command in (run, replay, shrink):
         command.add_argument("--size", type=int, help="nodes; drawn from the seed otherwise")
         command.add_argument("--seconds", type=int, default=30, help="simulated seconds under faults")
+        command.add_argument(
+            "--changing", action="store_true", help="the membership changes, whatever the seed draws"
+        )
     arguments = parser.parse_args()
     handlers = {"run": _run, "replay": _replay, "shrink": _shrink}
     return handlers[arguments.command](arguments)
 
 
 def _plan(arguments: argparse.Namespace, seed: int) -> Plan:
-    return Plan(seed, size=arguments.size, fault_ns=arguments.seconds * SECOND_NS)
+    return Plan(
+        seed, size=arguments.size, fault_ns=arguments.seconds * SECOND_NS, is_changing=arguments.changing
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -55,7 +60,8 @@ def _run(arguments: argparse.Namespace) -> int:
         sys.stdout.flush()
     assert summary is not None, "no seeds"
     sys.stdout.write("\n".join(summary.lines()) + "\n")
-    silent = summary.silent() if len(plans) >= SWARM_MIN and arguments.size is None else []
+    is_default = arguments.size is None and not arguments.changing
+    silent = summary.silent() if len(plans) >= SWARM_MIN and is_default else []
     if silent:
         sys.stdout.write(f"never fired: {', '.join(silent)}\n")
     return 1 if summary.failures or silent else 0

@@ -42,7 +42,10 @@ class Site(Protocol):
 
 
 class MemberFaults:
-    def __init__(self, site: Site, rng: random.Random, counts: Counter[str]) -> None:
+    def __init__(
+        self, site: Site, rng: random.Random, counts: Counter[str], *, is_certain: bool = False
+    ) -> None:
+        """is_certain: there are some, whatever the seed draws."""
         self._site, self._rng, self.counts = site, rng, counts
         self._number = 0
         self._leaving: set[MemberId] = set()
@@ -53,7 +56,7 @@ class MemberFaults:
             "replace_member": (9 * SECOND_NS, self._replace_member),
             "move_member": (7 * SECOND_NS, self._move_member),
         }
-        has_changes = rng.random() < 0.35
+        has_changes = rng.random() < 0.35 or is_certain
         self.drawn = [kind for kind in self.kinds if rng.random() < 0.6] if has_changes else []
         """By a source of their own: the other faults of a seed are what they are without them."""
 
@@ -73,19 +76,21 @@ class MemberFaults:
         configuration = self._configuration()
         if configuration is None or len(configuration.voters) < 2:
             return False
-        return self._remove(self._rng.choice(configuration.members).member_id)
+        member = self._rng.choice(configuration.members).member_id
+        return self._outlives(configuration, leaving=member) and self._remove(member)
 
     def _remove_leader(self) -> bool:
         configuration, leader = self._configuration(), self._site.leader()
         if configuration is None or leader is None or len(configuration.voters) < 2:
             return False
-        return self._remove(leader.member_id)
+        return self._outlives(configuration, leaving=leader.member_id) and self._remove(leader.member_id)
 
     def _replace_member(self) -> bool:
         """The board is dead: its member is removed, and another board gets its name."""
         configuration = self._configuration()
-        machines = [machine for machine in self._site.machines if self._is_voter(machine, configuration)]
-        is_any_gone = any(machine.is_gone for machine in machines)
+        voters = [machine for machine in self._site.machines if self._is_voter(machine, configuration)]
+        is_any_gone = any(machine.is_gone for machine in voters)
+        machines = [machine for machine in voters if machine.member_id not in self._leaving]
         if len(machines) < 3 or is_any_gone or len(self._site.machines) >= MACHINES_MAX:
             return False
         machine = self._rng.choice(machines)
@@ -136,8 +141,11 @@ class MemberFaults:
         return True
 
     def _pursue(self, change: Change, done: Done, refused: Callable[[], None] = lambda: None) -> None:
-        """Ask some machine; ask another one after a while, unless there was an answer for good."""
-        is_answered = False
+        """Ask some machine; ask another one after a while, unless there was an answer for good.
+
+        Refused is what was asked once: of two attempts the first may stand in some log, and be done yet.
+        """
+        is_answered, asked = False, 0
 
         def answered(outcome: Configuration | NotApplied | OutcomeUnknown) -> None:
             nonlocal is_answered
@@ -149,9 +157,12 @@ class MemberFaults:
             elif isinstance(outcome, NotApplied) and not isinstance(outcome, NoLeader):
                 is_answered = True
                 self.counts["member_refused"] += 1
-                refused()
+                if asked == 1:
+                    refused()
 
         def ask(process: Process) -> None:
+            nonlocal asked
+            asked += 1
             deadline_ns = process.core.clock.monotonic_ns() + 3 * SECOND_NS
             if not process.core.quarantine_reason:
                 process.core.change_members(change, deadline_ns, answered)
@@ -172,6 +183,17 @@ class MemberFaults:
         leader = self._site.leader()
         process = leader.process if leader is not None else None
         return None if process is None else process.core.state.configuration
+
+    def _outlives(self, configuration: Configuration, *, leaving: MemberId) -> bool:
+        """Whichever removals are done, the voters that run are a majority of those that are left.
+
+        Of two voters none may be dead: who takes a board away from three of which one died has stopped the cluster.
+        """
+        gone = {machine.member_id for machine in self._site.machines if machine.is_gone}
+        staying = [
+            voter for voter in configuration.voters if voter in gone or voter not in self._leaving | {leaving}
+        ]
+        return 2 * sum(voter not in gone for voter in staying) > len(staying)
 
     def _is_everybody_known(self) -> bool:
         present = [

@@ -88,6 +88,13 @@ class Summary:
         """Those that did less than a seed shall do."""
         return [report for report in self.reports if report.shortfall and not report.failure]
 
+    @property
+    def changed_count(self) -> int:
+        """Seeds in which somebody joined or left."""
+        return sum(
+            report.counts["member_added"] + report.counts["member_removed"] > 0 for report in self.reports
+        )
+
     def silent(self) -> list[str]:
         """What never fired."""
         expected = [*EXPECTED, *RULES, *(f"fault_{kind}" for kind in fault_kinds())]
@@ -98,6 +105,7 @@ class Summary:
         count = len(self.reports)
         yield (
             f"{count} seeds, {len(self.failures)} failed, {len(self.short)} fell short, "
+            f"{self.changed_count} with changes of the membership, "
             f"{self.simulated_s:,.0f} simulated s in {self.wall_s:,.0f} s: "
             f"{60 * count / self.wall_s:,.0f} seeds/min, {self.simulated_s / self.wall_s:,.0f} simulated s/s"
         )

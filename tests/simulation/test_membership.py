@@ -151,6 +151,40 @@ def test_a_removal_that_would_stop_the_cluster_is_refused_with_the_reason() -> N
         finish(world)
 
 
+def test_no_board_of_the_swarm_dies_while_a_removal_counts_on_it() -> None:
+    """Two voters of which one is dead are beyond help: an operator who makes them so is no fault to survive."""
+    with calm_world(seed=8, size=3) as world:
+        remove, replace = (world.members.kinds[kind][1] for kind in ("remove_leader", "replace_member"))
+        assert remove()
+        assert not replace(), "of the two that are left none may die, and the third is busy leaving"
+        assert not any(machine.is_gone for machine in world.machines)
+        run_until(world, lambda: world.counts["member_removed"] == 1)
+        finish(world)
+
+
+def test_no_removal_of_the_swarm_counts_on_a_board_that_is_dead() -> None:
+    with calm_world(seed=1, size=3) as world:
+        remove, replace = (world.members.kinds[kind][1] for kind in ("remove_leader", "replace_member"))
+        assert replace()
+        assert not leader_of(world).is_gone
+        assert not remove(), "the dead one goes first"
+        run_until(world, lambda: world.counts["member_added"] == 1, bound_ns=30 * SECOND_NS)
+        finish(world)
+
+
+@pytest.mark.parametrize("delay_ms", range(1_950, 2_050, 25))
+def test_a_run_is_not_over_before_the_one_removed_at_last_was_told(delay_ms: int) -> None:
+    with calm_world(seed=6, size=3) as world:
+        leader, member = leader_of(world), follower_of(world)
+
+        def remove() -> None:
+            ask(world, leader, RemoveMember(member.member_id))
+
+        world.schedule.after(delay_ms * MILLISECOND_NS, remove)
+        finish(world)
+        assert member.is_removed
+
+
 def overlapping_removals(world: World) -> None:
     """A leader that is cut off is told to remove both others, by force."""
     leader = leader_of(world)

@@ -73,6 +73,9 @@ class Plan:
     is_on_lmdb: bool | None = None
     """None: one seed of fifty."""
 
+    is_changing: bool = False
+    """The membership changes; False: drawn."""
+
 
 @dataclass(slots=True)
 class Report:
@@ -114,7 +117,7 @@ class World:
         )
         self.history = History(self.reference)
         self.counts: Counter[str] = Counter()
-        self.members = MemberFaults(self, self._rng("members"), self.counts)
+        self.members = MemberFaults(self, self._rng("members"), self.counts, is_certain=plan.is_changing)
         self.faults = Faults(
             self.machines,
             self.network,
@@ -200,7 +203,8 @@ class World:
         for machine in self.machines:
             if self._takes_part(machine) and machine.process is not None:
                 self._compare(machine.process)
-        self._check_removed()
+        untold = ", ".join(self._untold())
+        require(not untold, "removed_is_told", f"{untold} was removed and does not know it")
         self.watches.check_end(self.raft.commit_index)
         self.history.check_nothing_lost()
         self.counts["checked_register_reads"] += check_registers(self.history.writes, self.history.reads)
@@ -382,6 +386,7 @@ class World:
             positions == {self.raft.commit_index}
             and not any(client.is_busy for client in self.clients)
             and self.leader() is not None
+            and not self._untold()
         )
 
     def _probe(self) -> None:
@@ -432,16 +437,15 @@ class World:
         founders = founding_configuration(self.machines[0].cluster.members)
         return max((founders, *known), key=lambda configuration: configuration.version)
 
-    def _check_removed(self) -> None:
-        """Whoever was removed and still runs was told so."""
+    def _untold(self) -> list[str]:
+        """Names of those that were removed, still run, and do not know it."""
         removed = self._membership().removed
-        for machine in self.machines:
-            is_told = machine.is_removed or machine.is_gone or machine.is_shut_out
-            require(
-                is_told or machine.member_id not in removed,
-                "removed_is_told",
-                f"{machine.name} was removed and does not know it",
-            )
+        return [
+            machine.name
+            for machine in self.machines
+            if machine.member_id in removed
+            and not (machine.is_removed or machine.is_gone or machine.is_shut_out)
+        ]
 
     def _position(self, machine: Machine) -> int:
         return 0 if machine.process is None else machine.process.core.engine.applied_index
