@@ -55,6 +55,32 @@ def test_a_cycle_that_ended_after_it_was_frozen_goes_when_the_frozen_have_double
     assert gc.get_freeze_count() > len(kept)
 
 
+def test_the_frozen_are_counted_only_when_there_may_be_twice_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    survivors = Survivors()
+    gc.collect()
+    survivors.collected("stop", OLDEST)
+    frozen = gc.get_freeze_count()
+    counts: list[int] = []
+
+    def count() -> int:
+        counts.append(frozen)
+        return frozen
+
+    monkeypatch.setattr(gc, "get_freeze_count", count)
+    for _ in range(3):
+        kept = [[number] for number in range(frozen // 4)]
+        gc.collect()
+        survivors.collected("stop", OLDEST)
+        del kept
+    assert not counts
+    kept = [[number] for number in range(frozen // 2)]
+    gc.collect()
+    survivors.collected("stop", OLDEST)
+    assert len(counts) == 1, "most of what was frozen since is gone: nothing is thawed"
+    monkeypatch.undo()
+    assert gc.get_freeze_count() > len(kept)
+
+
 def test_passes_over_the_young_freeze_nothing() -> None:
     Survivors().collected("stop", {"generation": 1})
     Survivors().collected("start", OLDEST)
