@@ -110,8 +110,9 @@ class Acquaintances:
         boot, nonce = self._nonces.get(member, (0, 0))
         if boot == frame.boot_count and nonce != hello.boot_nonce:
             text = (
-                f"two processes hold the identity of {hello.name} ({hex_id(member)}) in boot {boot}: a data directory "
-                "was copied. Stop one of them for good; neither copy may be trusted while both run"
+                f"a second process says that it is {hello.name} ({hex_id(member)}) in boot {boot}: a copy of the data "
+                "directory runs as well, or the card lost a boot that it had said was stored. Of two that run stop one "
+                "for good; it must not vote"
             )
             return peer_pb2.Refusal(reason=_Reason.REASON_TWO_HOLDERS, message=text)
         return None

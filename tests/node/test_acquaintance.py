@@ -82,7 +82,10 @@ def test_two_processes_with_one_identity_are_found_out() -> None:
     people = make()
     assert reason(people, hello(boot=4, nonce=1)) is None
     assert reason(people, hello(boot=4, nonce=1)) is None
-    assert reason(people, hello(boot=4, nonce=2)) == Reason.REASON_TWO_HOLDERS
+    refusal = people.check_hello(hello(boot=4, nonce=2))
+    assert refusal is not None
+    assert refusal.reason == Reason.REASON_TWO_HOLDERS
+    assert "a copy of the data directory runs as well, or the card lost a boot" in refusal.message
 
 
 def test_strangers_are_told_why() -> None:
