@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from appliance.host.memory import Survivors, give_back
+from appliance.host import memory
+from appliance.host.memory import Survivors, give_back, settle
 
 OLDEST = {"generation": 2}
 
@@ -79,6 +80,23 @@ def test_the_frozen_are_counted_only_when_there_may_be_twice_as_many(monkeypatch
     assert len(counts) == 1, "most of what was frozen since is gone: nothing is thawed"
     monkeypatch.undo()
     assert gc.get_freeze_count() > len(kept)
+
+
+def test_what_a_start_has_loaded_is_the_measure_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    survivors = Survivors()
+    monkeypatch.setattr(memory, "_survivors", survivors)
+    gc.callbacks.append(survivors.collected)
+    try:
+        gc.collect()
+        small = gc.get_freeze_count()
+        loaded = [[number] for number in range(3 * small)]
+        settle()
+        assert gc.get_freeze_count() > len(loaded), "it was the pass over everything"
+        more = [[number] for number in range(2 * small)]
+        gc.collect()
+        assert gc.get_freeze_count() > len(loaded) + len(more), "half as much again is not twice as much"
+    finally:
+        gc.callbacks.remove(survivors.collected)
 
 
 def test_passes_over_the_young_freeze_nothing() -> None:
