@@ -30,7 +30,7 @@ from appliance.config import Config
 from appliance.errors import CorruptData, DataDirectoryRefused, InDoubt, RaftberryError, WrittenByNewer
 from appliance.host.journal import configure_logging
 from appliance.host.machine import machine_id
-from appliance.host.memory import bound_memory, settle
+from appliance.host.memory import bound_memory
 from appliance.host.notify import from_environment as notifier_from_environment
 from appliance.host.patience import more_time
 from appliance.joining import complete, read_intent
@@ -191,7 +191,6 @@ async def _run(life: Life, serving: Serving, failpoints: Failpoints | None) -> N
             return
         with more_time(serving.notifier, "recovering journal and store"):
             parts = assemble(serving, failpoints)
-            settle()
     except (CorruptData, DataDirectoryRefused) as error:
         log.critical("quarantined: %s", error)
         reason = f"quarantined: {error}"

@@ -15,6 +15,7 @@ from appliance.clock import system_clock
 from appliance.config import Config
 from appliance.consensus import ConsensusEvent, ConsensusOptions
 from appliance.errors import RaftberryError
+from appliance.host.memory import settle
 from appliance.host.notify import Notifier
 from appliance.model import Member
 from appliance.node.core import NodeCore
@@ -116,6 +117,7 @@ def assemble(serving: Serving, failpoints: Failpoints | None) -> Parts:
     core.on_removed, core.superseding.on_outlived = directory.mark_removed, directory.outlive
     core.contacts.on_peers_changed = lambda members: parts.links.set_peers(addresses_of(members))
     core.contacts.on_members_heard = partial(_remember_members, serving, workers)
+    settle()
     return parts
 
 

@@ -86,6 +86,7 @@ def test_what_a_start_has_loaded_is_the_measure_from_then_on(monkeypatch: pytest
     survivors = Survivors()
     monkeypatch.setattr(memory, "_survivors", survivors)
     gc.callbacks.append(survivors.collected)
+    gc.disable()
     try:
         gc.collect()
         small = gc.get_freeze_count()
@@ -96,6 +97,7 @@ def test_what_a_start_has_loaded_is_the_measure_from_then_on(monkeypatch: pytest
         gc.collect()
         assert gc.get_freeze_count() > len(loaded) + len(more), "half as much again is not twice as much"
     finally:
+        gc.enable()
         gc.callbacks.remove(survivors.collected)
 
 
