@@ -98,10 +98,6 @@ class Engine:
     def term(self) -> int:
         return self._core.term
 
-    def may_have_led(self, term: int) -> bool:
-        """Whether this node may have been the leader of the term, in this life or an earlier one."""
-        return term < self.term or (term == self.term and self._replica.log.vote == self._replica.self_id)
-
     @property
     def commit_index(self) -> int:
         return int(self._core.raftCommitIndex)

@@ -193,14 +193,9 @@ class WritePath:
             self.propose_own([found_cluster(self._me.members)])
 
     def on_forward(self, member: MemberId, frame: peer_pb2.Frame) -> None:
-        """A refusal says that none of it is in the log: who may have led in the frame's term can't know that.
-
-        It may have proposed the very frame before, and this be its second delivery. The sender learns what became of
-        it by the next leader's first entry.
-        """
         if self._engine.is_leader and frame.term == self._engine.term:
             self._forwarded.put(member, frame)
-        elif not self._engine.may_have_led(frame.term):
+        else:
             self._refuse(member, list(frame.forward.requests), is_overload=False)
 
     def _refuse(self, member: MemberId, requests: list[int], *, is_overload: bool) -> None:

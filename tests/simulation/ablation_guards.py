@@ -194,12 +194,6 @@ def believe_every_refusal(patch: Patch) -> None:
         self._requeue([request for request in requests if request in self._sent])
 
     patch.setattr(Proposals, "refused", refused)
-    refuse_what_was_taken(patch)  # Nodes of an older version do.
-
-
-def refuse_what_was_taken(patch: Patch) -> None:
-    """H34: who led in the frame's term refuses what it may have proposed."""
-    patch.setattr(Engine, "may_have_led", lambda *_: False)
 
 
 def wait_for_ever(patch: Patch) -> None:
