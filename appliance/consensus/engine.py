@@ -62,6 +62,9 @@ class Engine:
         self._reads = Reads(self._replica, self._core)
         self._flow = Flow(self._core, self._replica.now_ns)
         self._guard.attach(self._core, self._election, self._reads, self._flow)
+        self.led_before = log.term if log.vote == self_id else log.term - 1
+        """The last term that this node may have led before it started."""
+
         self._commit_began_ns: int | None = None
         self._heartbeat_due_ns = 0
         log.on_configuration = self._configure

@@ -1,7 +1,7 @@
 """What other nodes forwarded to this leader, until it is proposed.
 
 Invariant: an operation is proposed only in the term that its frame was stamped with, and each number of a boot at
-most once within a term: the sender relies on both (see proposals.py). Loop thread only.
+most once: the sender relies on both (see proposals.py). A sender's numbers only rise, in all terms. Loop thread only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ class ForwardQueue:
         self._refuse = refuse
         self._queue: deque[_Forwarded] = deque()
         self._bytes = 0
-        self._taken: dict[tuple[MemberId, int], int] = {}
+        self._taken: dict[MemberId, tuple[int, int]] = {}
+        """Of each sender: boot count and number of the last that was taken, in whatever term."""
+
         self._term = 0
 
     @property
@@ -40,12 +42,11 @@ class ForwardQueue:
     def put(self, member: MemberId, frame: peer_pb2.Frame) -> None:
         """frame.term is this leader's term."""
         self.entered_term(frame.term)
-        sender = (member, frame.boot_count)
         overloaded: list[int] = []
         for request, operation in zip(frame.forward.requests, frame.forward.operations, strict=True):
-            if request <= self._taken.get(sender, 0):
+            if self.has_taken(member, frame.boot_count, request):
                 continue
-            self._taken[sender] = request
+            self._taken[member] = (frame.boot_count, request)
             if len(self._queue) >= PROPOSALS_PENDING_MAX or self._bytes > PROPOSALS_PENDING_BYTES_MAX:
                 overloaded.append(request)
                 continue
@@ -53,6 +54,10 @@ class ForwardQueue:
             self._bytes += len(operation)
         if overloaded:
             self._refuse(member, overloaded, is_overload=True)
+
+    def has_taken(self, member: MemberId, boot_count: int, request: int) -> bool:
+        """Whether it may have been proposed here, since this process started."""
+        return (boot_count, request) <= self._taken.get(member, (0, 0))
 
     def peek_size(self, term: int) -> int | None:
         """Bytes of the operation that `take` gives; None: there is none of this term."""
@@ -71,4 +76,3 @@ class ForwardQueue:
             self._term = term
             self._queue.clear()
             self._bytes = 0
-            self._taken.clear()

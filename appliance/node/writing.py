@@ -193,10 +193,18 @@ class WritePath:
             self.propose_own([found_cluster(self._me.members)])
 
     def on_forward(self, member: MemberId, frame: peer_pb2.Frame) -> None:
+        """Take it, or say that this node does not lead, naming what it is sure to have proposed never.
+
+        A frame may come a second time: of what it may have proposed the first time the sender hears by an entry.
+        """
         if self._engine.is_leader and frame.term == self._engine.term:
             self._forwarded.put(member, frame)
-        else:
-            self._refuse(member, list(frame.forward.requests), is_overload=False)
+            return
+        refused: list[int] = []
+        if frame.term > self._engine.led_before:
+            boot, requests = frame.boot_count, frame.forward.requests
+            refused = [number for number in requests if not self._forwarded.has_taken(member, boot, number)]
+        self._refuse(member, refused, is_overload=False)
 
     def _refuse(self, member: MemberId, requests: list[int], *, is_overload: bool) -> None:
         frame = self._new_frame()

@@ -50,8 +50,17 @@ def test_what_was_forwarded_in_an_earlier_term_is_never_proposed() -> None:
     queue.put(PEER, forward(2, 1))
     assert queue.peek_size(3) is None
     queue.entered_term(3)
-    queue.put(PEER, forward(3, 1))
-    assert drain(queue, 3) == [b"\1"]
+    queue.put(PEER, forward(3, 2))
+    assert drain(queue, 3) == [b"\2"]
+
+
+def test_what_was_taken_in_an_earlier_term_is_remembered() -> None:
+    """Numbers only rise: the sender may have it in the log, and must not hear that it is not."""
+    queue = ForwardQueue(Refusals())
+    queue.put(PEER, forward(2, 1, 2))
+    queue.entered_term(3)
+    assert [queue.has_taken(PEER, 1, number) for number in (1, 2, 3)] == [True, True, False]
+    assert not queue.has_taken(PEER, 2, 1)
 
 
 def test_a_full_queue_refuses_by_number() -> None:
