@@ -99,7 +99,8 @@ class Changes:
             elif asked.ask_ns <= now_ns:
                 self._ask_leader(number, asked, now_ns)
         self._announce(now_ns)
-        if self._may_begin() is None and (member := self._promotion.due(now_ns)) is not None:
+        may_begin = self._may_begin() is None and not node.writes.is_held
+        if may_begin and (member := self._promotion.due(now_ns)) is not None:
             with suppress(NotApplied):
                 self._begin(next_configuration(node.log.configuration, PromoteMember(member)))
 
@@ -217,8 +218,6 @@ class Changes:
         node = self._node
         if not node.engine.is_leader:
             return "this node does not lead"
-        if node.writes.is_held:
-            return "leadership is being handed over"
         if not node.engine.has_committed_in_term:
             return "the leader is new, and has not committed an entry of its term yet"
         if node.engine.is_configuration_pending:
@@ -227,9 +226,11 @@ class Changes:
 
     def _obstacle(self, change: Change, current: Configuration, wanted: Configuration) -> str | None:
         """What must happen first. Raises ConditionFailed where only a person can help."""
+        if isinstance(change, RemoveMember) and change.member_id == self._node.me.member_id:
+            return self._hand_over()
+        if self._node.writes.is_held:
+            return "leadership is being handed over"
         match change:
-            case RemoveMember(member_id) if member_id == self._node.me.member_id:
-                return self._hand_over()
             case RemoveMember(member_id, force) if member_id in current.voters and not force:
                 self._check_majority(current, wanted)
             case ReplaceMember(member_id) if member_id == self._node.me.member_id:
@@ -241,7 +242,10 @@ class Changes:
         return None
 
     def _hand_over(self) -> str:
-        """A leader that is removed hands over first: then somebody else removes it."""
+        """A leader that is removed hands over first: then somebody else removes it.
+
+        Begun again at every asking, while proposals wait: once they go on, something is in flight at once.
+        """
         try:
             self._node.begin_transfer("")
         except NotApplied as error:

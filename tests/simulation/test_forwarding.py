@@ -12,8 +12,9 @@ from tests.simulation.ablation_guards import refuse_what_was_taken
 from tests.simulation.node import Machine, Process
 from tests.simulation.schedule import SECOND_NS
 from tests.simulation.script import calm_world, finish, follower_of, isolate, leader_of, run_until
-from tests.simulation.swarm import run_seed
-from tests.simulation.world import Plan, World
+from tests.simulation.world import World
+
+Fall = Callable[[World, Machine], None]
 
 
 def depose(world: World, leader: Machine) -> None:
@@ -27,11 +28,23 @@ def restart(world: World, leader: Machine) -> None:
     world.restart(leader)
 
 
-@pytest.mark.parametrize("fall", [depose, restart])
-def test_a_forward_that_comes_again_to_a_leader_that_fell_is_not_refused(
-    fall: Callable[[World, Machine], None],
-) -> None:
+FALLS = pytest.mark.parametrize("fall", [depose, restart])
+
+
+@FALLS
+def test_a_forward_that_comes_again_to_a_leader_that_fell_is_not_refused(fall: Fall) -> None:
     """It proposed it the first time: once refused, it is sent under a new number, and applied twice."""
+    assert not refused_of_a_second_delivery(fall)
+
+
+@FALLS
+def test_without_the_rule_it_is_refused(fall: Fall, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_what_was_taken(monkeypatch)
+    assert refused_of_a_second_delivery(fall)
+
+
+def refused_of_a_second_delivery(fall: Fall) -> set[int]:
+    """Numbers of the frame that the leader took, and refuses when it comes once more behind its fall."""
     with calm_world(seed=3, size=3) as world:
         leader, follower = leader_of(world), follower_of(world)
         forwarded: list[peer_pb2.Frame] = []
@@ -56,15 +69,5 @@ def test_a_forward_that_comes_again_to_a_leader_that_fell_is_not_refused(
         answers = len(refused)
         process.call(lambda: process.core.on_frame(follower.member_id, first))
         assert len(refused) > answers, "that it does not lead is said"
-        assert not any(set(first.forward.requests) & set(frame.requests) for frame in refused)
         finish(world)
-
-
-def test_a_write_is_not_applied_twice_by_a_delivery_after_a_reconnect(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As the swarm found it: seed 60868, with changes of the membership."""
-    plan = Plan(60868, size=5, is_changing=True)
-    assert run_seed(plan).failure is None
-    refuse_what_was_taken(monkeypatch)
-    assert str(run_seed(plan).failure).startswith("exactly_once:")
+        return {number for answer in refused for number in answer.requests} & set(first.forward.requests)

@@ -73,6 +73,22 @@ def test_a_cluster_grows_from_one_to_five_and_shrinks_to_three_under_load() -> N
         finish(world)
 
 
+def test_a_leader_that_is_removed_hands_over_as_soon_as_what_is_in_flight_has_arrived() -> None:
+    """Not when writes go on because nobody took over in time: they are in flight again in the same moment."""
+    with calm_world(seed=3, size=3) as world:
+        leader = leader_of(world)
+        process = leader.process
+        assert process is not None
+        core = process.core
+        while core.log.last_index == core.engine.commit_index:
+            world.run_for(MILLISECOND_NS // 10)
+        ask(world, leader, RemoveMember(leader.member_id))
+        taken_ns = run_until(world, lambda: world.leader() not in (None, leader))
+        assert taken_ns < core.consensus_options.election_timeout_min_ns
+        run_until(world, lambda: leader.is_removed)
+        finish(world)
+
+
 def test_a_learner_follows_and_neither_votes_nor_counts_nor_stands() -> None:
     with calm_world(seed=2, size=3) as world:
         learner = join(world, follower_of(world), "copy", promote=False)
