@@ -169,10 +169,16 @@ class Engine:
     def release_news(self, *, is_urgent: bool) -> None:
         """Tell the followers of a new commit index, unless entries will soon carry it (options: news_hold_ns)."""
         held_ns = self._guard.news_held_ns
-        if held_ns is not None and (
-            is_urgent or self._replica.now_ns() >= held_ns + self._replica.options.news_hold_ns
-        ):
+        if held_ns is None:
+            return
+        if is_urgent or self._replica.now_ns() >= held_ns + self._replica.options.news_hold_ns:
             self._guard.release_news()
+        else:
+            self._guard.release_wanted_news()
+
+    def want_news(self, *, is_wanted: bool) -> None:
+        """Follower: whether the leader should tell of each commit at once. It learns so by the next answer."""
+        self._guard.wants_news = is_wanted
 
     def is_plausible(self, member: MemberId, frame: peer_pb2.Frame) -> bool:
         """False, counted and told in the events, for what no node of ours would say."""

@@ -58,6 +58,10 @@ class Guard:
         self.news_held_ns: int | None = None
         """Since when AppendEntries without entries wait for some to go with."""
 
+        self.wants_news = False
+        """Follower: those of the leader should not wait."""
+
+        self._wanting_news: set[MemberId] = set()
         self._acked = (0, 0)
         self.snapshot_targets: set[MemberId] = set()
         """Followers that are being sent a snapshot: their rejections say nothing new."""
@@ -127,6 +131,13 @@ class Guard:
         for member, frame in held.items():
             self._replica.send(member, frame)
 
+    def release_wanted_news(self) -> None:
+        """The same, to those who asked not to wait for them."""
+        for member in [member for member in self._held_news if member in self._wanting_news]:
+            self._replica.send(member, self._held_news.pop(member))
+        if not self._held_news:
+            self.news_held_ns = None
+
     def _send_answer(self, member: MemberId, message: Message) -> None:
         verdict = self._verdict
         assert verdict is not None, "an answer without a question"
@@ -142,7 +153,7 @@ class Guard:
             return
         answer.success, answer.next_index = True, verdict.verified_index + 1
         self._acked = (self._replica.log.term, verdict.verified_index)
-        answer.round = self._round_to_echo
+        answer.round, answer.wants_news = self._round_to_echo, self.wants_news
         if self._promises.make(member, frame):
             self._answered_ns = self._replica.now_ns()
             self._echoed = (self._replica.log.term, self._round_to_echo)
@@ -329,6 +340,7 @@ class Guard:
         self.has_news |= self.reads.has_waiting or not answer.success
         self.reads.echoed(member, answer.round)
         if answer.success:
+            (self._wanting_news.add if answer.wants_news else self._wanting_news.discard)(member)
             self._note_ack(member, answer.next_index - 1)
         elif member in self.snapshot_targets:
             self.core.heard(member)
@@ -388,10 +400,12 @@ class Guard:
         self._acknowledged.pop(member, None)
         self._voters_for_me.discard(member)
         self._held_news.pop(member, None)
+        self._wanting_news.discard(member)
         self.snapshot_targets.discard(member)
 
     def on_disconnected(self, member: MemberId) -> None:
         self._promises.withdraw(member)
         self._acked = (0, 0)
         self._held_news.pop(member, None)
+        self._wanting_news.discard(member)
         self.flow.forget(member, is_connected=False)

@@ -57,7 +57,7 @@ class Watches:
             raise Overloaded(
                 f"{WATCHERS_MAX} watches are open on this node; watch on another node, or fewer series"
             )
-        self.count += 1
+        self._change_count(1)
         try:
             position = self._core.state.position.index if after_index is None else after_index
             while True:
@@ -66,7 +66,11 @@ class Watches:
                     yield AppliedEffects(entry[1], self._effects_of(entry))
                     position = entry[1]
         finally:
-            self.count -= 1
+            self._change_count(-1)
+
+    def _change_count(self, change: int) -> None:
+        self.count += change
+        self._core.engine.want_news(is_wanted=self.count > 0)
 
     async def _wait_for(self, index: int) -> None:
         while not self._core.quarantine_reason and self._core.state.position.index < index:

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.simulation.schedule import MILLISECOND_NS, SECOND_NS
-from tests.simulation.script import calm_world, finish, follower_of, isolate, leader_of, run_until
+from tests.simulation.script import (
+    calm_world,
+    finish,
+    follower_of,
+    isolate,
+    leader_of,
+    process_of,
+    run_until,
+    stage,
+)
 from tests.simulation.world import World
 
 
@@ -104,3 +115,20 @@ def test_an_idle_cluster_writes_nothing() -> None:
         written = world.counts["job_journal_after"] + world.counts["job_store_after"]
         world.run_for(60 * SECOND_NS)
         assert world.counts["job_journal_after"] + world.counts["job_store_after"] == written
+
+
+@pytest.mark.parametrize("is_watched", [False, True])
+def test_a_follower_that_is_watched_hears_of_a_commit_at_once(*, is_watched: bool) -> None:
+    """Elsewhere the news wait for entries to go with."""
+    with stage() as s:
+        leader, follower, _ = s.nodes
+        s.elect(leader)
+        process_of(follower).core.engine.want_news(is_wanted=is_watched)
+        s.put(leader)
+        s.wait(100)
+        call = s.put(leader)
+        s.until(lambda: bool(call.outcome), "acknowledged")
+        s.wait(2)
+        has_applied = process_of(follower).core.engine.applied_index >= call.index
+        assert has_applied == is_watched
+        s.finish()
