@@ -251,22 +251,27 @@ class Engine:
         """When a majority last confirmed that the leader leads: as this leader knows, or as it told us."""
         return self._reads.confirmed_ns if self.is_leader else self._guard.leader_confirmed_ns
 
-    def transfer(self, target: MemberId | None) -> MemberId:
-        """Ask a caught-up follower to take over now (H22: the caller stops proposing and waits for the new leader).
+    def heirs(self) -> list[MemberId]:
+        """Leader: the voters that answered within an election timeout; who has most of the log comes first.
 
-        Raises ConditionFailed while the target has not everything, NoLeader if this node does not lead.
+        A node that is stopped, or whose power failed, keeps its connection for a while.
         """
-        if not self.is_leader:
-            raise NoLeader("this node does not lead; ask the leader to hand over")
-        candidates = [member for member in self._replica.others if member in self._replica.connected]
-        if target is None and candidates:
-            target = max(candidates, key=lambda member: (self._core.match_index(member), member))
-        if target is None or target not in candidates:
-            raise ConditionFailed("no connected follower can take over; the leader stays")
-        if self._core.match_index(target) != self._replica.log.last_index:
+        within_ns = self._replica.options.election_timeout_min_ns
+        answering = [
+            member
+            for member in self._replica.others
+            if member in self._replica.connected and self._core.silence_ns(member) < within_ns
+        ]
+        return sorted(answering, key=lambda member: (self._core.match_index(member), member), reverse=True)
+
+    def transfer(self, heir: MemberId) -> None:
+        """Ask one of the heirs to take over now (H22: the caller stops proposing and waits for the new leader).
+
+        Raises ConditionFailed while it has not everything.
+        """
+        if self._core.match_index(heir) != self._replica.log.last_index:
             raise ConditionFailed("the follower has not acknowledged the whole log yet; try again")
-        self._core.transferLeadership(node=node_of(target))
-        return target
+        self._core.transferLeadership(node=node_of(heir))
 
     # snapshots -------------------------------------------------------------------------------------------
 

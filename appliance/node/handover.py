@@ -36,11 +36,14 @@ class Led(Protocol):
 class Handover:
     def __init__(self, node: Led) -> None:
         self._node = node
+        self._asked = (0, MemberId(0))
+        """Term, and the heir of the last attempt."""
 
     def begin(self, target: str) -> MemberId:
         """Ask a follower to take over; proposals wait from now on: until a new leader is seen, or a bound ends it.
 
-        Raises ConditionFailed while anything is in flight: call again.
+        Raises ConditionFailed while anything is in flight: call again. After the bound that is another attempt, with
+        another heir where there is one and none was named.
         """
         engine = self._node.engine
         if not engine.is_leader:
@@ -52,8 +55,27 @@ class Handover:
             raise ConditionFailed(f"{target} is a learner and can't lead")
         if member is not None and not engine.is_connected(member.member_id):
             raise ConditionFailed(f"{target} is not connected to the leader and can't take over")
-        self._node.writes.hold(self._node.consensus_options.election_timeout_min_ns)
-        return engine.transfer(None if member is None else member.member_id)
+        heir = self._heir(None if member is None else member.member_id)
+        if not self._node.writes.is_held:
+            self._asked = (engine.term, heir)
+            self._node.writes.hold(self._node.consensus_options.election_timeout_min_ns)
+        engine.transfer(heir)
+        return heir
+
+    def _heir(self, named: MemberId | None) -> MemberId:
+        heirs = self._node.engine.heirs()
+        if named is not None:
+            if named not in heirs:
+                raise ConditionFailed("the node does not answer the leader, and can't take over")
+            return named
+        if not heirs:
+            raise ConditionFailed("no follower answers that could take over; the leader stays")
+        term, asked = self._asked
+        if term != self._node.engine.term or asked not in heirs:
+            return heirs[0]
+        if self._node.writes.is_held:
+            return asked
+        return next((heir for heir in heirs if heir != asked), asked)
 
     def is_unknown(self, target: str) -> bool:
         """A target that is named and is no other member that may lead."""

@@ -1,6 +1,7 @@
 """Handing leadership over (Raft thesis, section 3.10; H22).
 
-Invariant: proposals wait from the request until a new leader is seen, or the deadline gives up and they go on here.
+Invariant: proposals wait from the request until a new leader is seen, or an election timeout has passed: then they go
+on here, and it is tried again until the deadline.
 PySyncObj's own answer only means "sent", so the outcome is what this node sees.
 """
 

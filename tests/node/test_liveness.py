@@ -321,3 +321,28 @@ def test_a_deposed_leader_gives_unknown_or_an_outcome_but_never_nothing() -> Non
         made.run_for(4_000)
         assert len(outcomes) == 1
         assert isinstance(outcomes[0], OutcomeUnknown)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_leadership_is_not_handed_to_a_node_that_does_not_answer(number: int) -> None:
+    """Stopped, or without power since a moment: its connection stays, and all have the whole log."""
+    with cluster() as made:
+        leader, silent, other = made.elect(), made.followers[number], made.followers[1 - number]
+        made.loses = lambda sender, *_: sender == member(silent)
+        made.run_for(1_000)
+        with pytest.raises(NotApplied, match="does not answer"):
+            leader.core.begin_transfer(silent.core.me.name)
+        assert leader.core.begin_transfer("") == member(other)
+
+
+def test_who_did_not_take_over_is_not_asked_again_at_once() -> None:
+    with cluster() as made:
+        leader = made.elect()
+        made.loses = lambda *message: message[2].HasField("timeout_now")
+        first = leader.core.begin_transfer("")
+        made.run_for(100)
+        assert leader.core.begin_transfer("") == first, "the attempt goes on"
+        outcomes = write(made, leader)
+        made.run_for(600)
+        assert isinstance(outcomes[0], int), "writes go on"
+        assert leader.core.begin_transfer("") != first

@@ -6,9 +6,6 @@ always look, or by an expectation of its own.
 
 from __future__ import annotations
 
-from contextlib import suppress
-
-from appliance.errors import NotApplied
 from appliance.state.membership import RemoveMember
 from tests.simulation.node import Machine
 from tests.simulation.schedule import MILLISECOND_NS, SECOND_NS
@@ -44,7 +41,7 @@ def a_forward_is_sent_twice() -> None:
         s.hold(new, follower)
         s.put(follower)
         s.wait(50)
-        process_of(old).core.begin_transfer(new.name)
+        s.hand_over(old, new)
         s.until(lambda: process_of(new).core.engine.is_leader, "handed_over")
         s.cut(old, follower)
         s.connect(old, follower)
@@ -143,8 +140,7 @@ def leadership_moves_under_load() -> None:
         write()
         s.wait(50)
         for _ in range(20):
-            with suppress(NotApplied):
-                process_of(leader).core.begin_transfer(heir.name)
+            s.hand_over(leader, heir)
             s.wait(20)
         s.wait(100)
         s.expect(process_of(heir).core.engine.is_leader, "handed_over")
@@ -157,7 +153,7 @@ def the_heir_is_gone() -> None:
         leader, heir, _ = s.nodes
         s.elect(leader)
         s.hold(leader, heir)
-        process_of(leader).core.begin_transfer(heir.name)
+        s.hand_over(leader, heir)
         s.wait(5)
         s.crash(heir)
         call = s.put(leader)

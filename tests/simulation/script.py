@@ -6,7 +6,7 @@ Invariant: no fault but those that the script makes. On a stage no order of even
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
@@ -203,6 +203,16 @@ class Stage:
         self.stand(machine)
         self.until(lambda: engine.is_leader and engine.has_committed_in_term, "elected")
         self.wait(50)
+
+    def hand_over(self, machine: Machine, heir: Machine) -> None:
+        """Ask it to; it may refuse."""
+        process = process_of(machine)
+
+        def begin() -> None:
+            with suppress(NotApplied):
+                process.core.begin_transfer(heir.name)
+
+        process.call(begin)
 
     def propose(self, machine: Machine, count: int, size: int = 10) -> None:
         """Entries straight into the leader's engine, one Put each, for which nobody waits."""

@@ -15,7 +15,7 @@ from tests.simulation.lmdb_disk import Cards, LmdbDisk, spoil_entry
 from tests.simulation.swarm import run_seed
 from tests.simulation.world import LMDB_EVERY, Plan, World
 
-SEEDS = (3,)
+SEEDS = (16,)
 """Processes that die within commits, snapshots that are installed, restarts."""
 
 

@@ -87,7 +87,7 @@ def test_leadership_is_handed_over_without_a_gap() -> None:
         for client in world.clients:
             client.is_stopped = True
         world.run_for(SECOND_NS)
-        process.core.begin_transfer("")
+        process.call(lambda: process.core.handover.on_request(""))
         taken_ns = run_until(world, lambda: other_leader(world, old))
         assert taken_ns < 200 * MILLISECOND_NS
         finish(world)
