@@ -147,8 +147,8 @@ class Engine:
             return deadline if deadline > now else now + options.heartbeat_ns
         due_in_ns = int(self._core.heartbeat_due_in_s() * SECOND_NS) + MILLISECOND_NS
         due = now + min(max(due_in_ns, MILLISECOND_NS), options.heartbeat_ns)
-        held_ns = self._guard.news_held_ns
-        return due if held_ns is None else min(due, held_ns + options.news_hold_ns)
+        news_due_ns = self._guard.news.due_ns()
+        return due if news_due_ns is None else min(due, news_due_ns)
 
     # what happens ----------------------------------------------------------------------------------------
 
@@ -167,18 +167,12 @@ class Engine:
         self._heartbeat_paused()
 
     def release_news(self, *, is_urgent: bool) -> None:
-        """Tell the followers of a new commit index, unless entries will soon carry it (options: news_hold_ns)."""
-        held_ns = self._guard.news_held_ns
-        if held_ns is None:
-            return
-        if is_urgent or self._replica.now_ns() >= held_ns + self._replica.options.news_hold_ns:
-            self._guard.release_news()
-        else:
-            self._guard.release_wanted_news()
+        """Tell the followers of a new commit index, unless entries will soon carry it."""
+        self._guard.news.release(is_urgent=is_urgent)
 
     def want_news(self, *, is_wanted: bool) -> None:
         """Follower: whether the leader should tell of each commit at once. It learns so by the next answer."""
-        self._guard.wants_news = is_wanted
+        self._guard.news.is_wanted_here = is_wanted
 
     def is_plausible(self, member: MemberId, frame: peer_pb2.Frame) -> bool:
         """False, counted and told in the events, for what no node of ours would say."""
@@ -351,7 +345,7 @@ class Engine:
         term = self._replica.log.term + (_ROLES[new] is Role.CANDIDATE)
         self._replica.events.record(f"became_{_ROLES[new].value}", term, self._replica.log.last_index)
         self._flow.reset(self._replica.connected)
-        self._guard.forget_news()
+        self._guard.news.clear()
         if _ROLES[old] is Role.LEADER:
             self._election.in_contact()
         if new != 1:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from appliance.consensus.core import Core, Message
 from appliance.consensus.election import Election
 from appliance.consensus.flow import Flow
+from appliance.consensus.news import News
 from appliance.consensus.promises import Promises
 from appliance.consensus.reads import Reads
 from appliance.consensus.reconcile import Accepted, Rejected, reconcile
@@ -54,14 +55,7 @@ class Guard:
 
         self.has_news = False
         """Something arrived that a tick can act on."""
-        self._held_news: dict[MemberId, peer_pb2.Frame] = {}
-        self.news_held_ns: int | None = None
-        """Since when AppendEntries without entries wait for some to go with."""
-
-        self.wants_news = False
-        """Follower: those of the leader should not wait."""
-
-        self._wanting_news: set[MemberId] = set()
+        self.news = News(replica)
         self._acked = (0, 0)
         self.snapshot_targets: set[MemberId] = set()
         """Followers that are being sent a snapshot: their rejections say nothing new."""
@@ -111,32 +105,13 @@ class Guard:
             body.entries.add(term=term, command=command)
             size += len(command)
         if not size:
-            self._held_news[member] = frame
-            self.news_held_ns = self._replica.now_ns() if self.news_held_ns is None else self.news_held_ns
+            self.news.hold(member, frame)
             return
-        self._held_news.pop(member, None)
+        self.news.overtaken(member)
         if self._replica.send(member, frame):
             self.flow.sent(member, body.prev_log_index + len(body.entries), size)
         else:
             self.flow.refused(member, body.prev_log_index + 1)
-
-    def forget_news(self) -> None:
-        """Another role: what was to be told was told by a leader that is none any more."""
-        self.news_held_ns, self._held_news = None, {}
-
-    def release_news(self) -> None:
-        """Send the AppendEntries without entries (a commit index, a heartbeat) that no entry has overtaken."""
-        self.news_held_ns = None
-        held, self._held_news = self._held_news, {}
-        for member, frame in held.items():
-            self._replica.send(member, frame)
-
-    def release_wanted_news(self) -> None:
-        """The same, to those who asked not to wait for them."""
-        for member in [member for member in self._held_news if member in self._wanting_news]:
-            self._replica.send(member, self._held_news.pop(member))
-        if not self._held_news:
-            self.news_held_ns = None
 
     def _send_answer(self, member: MemberId, message: Message) -> None:
         verdict = self._verdict
@@ -153,7 +128,7 @@ class Guard:
             return
         answer.success, answer.next_index = True, verdict.verified_index + 1
         self._acked = (self._replica.log.term, verdict.verified_index)
-        answer.round, answer.wants_news = self._round_to_echo, self.wants_news
+        answer.round, answer.wants_news = self._round_to_echo, self.news.is_wanted_here
         if self._promises.make(member, frame):
             self._answered_ns = self._replica.now_ns()
             self._echoed = (self._replica.log.term, self._round_to_echo)
@@ -340,7 +315,7 @@ class Guard:
         self.has_news |= self.reads.has_waiting or not answer.success
         self.reads.echoed(member, answer.round)
         if answer.success:
-            (self._wanting_news.add if answer.wants_news else self._wanting_news.discard)(member)
+            self.news.heard(member, is_wanted=answer.wants_news)
             self._note_ack(member, answer.next_index - 1)
         elif member in self.snapshot_targets:
             self.core.heard(member)
@@ -399,13 +374,11 @@ class Guard:
         """It is none any more: nothing that it said counts (H5)."""
         self._acknowledged.pop(member, None)
         self._voters_for_me.discard(member)
-        self._held_news.pop(member, None)
-        self._wanting_news.discard(member)
+        self.news.forget(member)
         self.snapshot_targets.discard(member)
 
     def on_disconnected(self, member: MemberId) -> None:
         self._promises.withdraw(member)
         self._acked = (0, 0)
-        self._held_news.pop(member, None)
-        self._wanting_news.discard(member)
+        self.news.forget(member)
         self.flow.forget(member, is_connected=False)
