@@ -32,6 +32,7 @@ class Scale:
     """How long and how often."""
 
     rounds: int
+    watch_rounds: int
     seconds: float
     rest_s: float
     read: int
@@ -42,8 +43,8 @@ class Scale:
     kills: int
 
 
-FULL: Final = Scale(2, 3.0, 15.0, 1_000_000, 10_000_000, 1_000_000, 100, 6, 20)
-QUICK: Final = Scale(1, 2.0, 5.0, 100_000, 1_000_000, 100_000, 20, 1, 2)
+FULL: Final = Scale(2, 3, 3.0, 15.0, 1_000_000, 10_000_000, 1_000_000, 100, 6, 20)
+QUICK: Final = Scale(1, 1, 2.0, 5.0, 100_000, 1_000_000, 100_000, 20, 1, 2)
 
 
 class Run:
@@ -76,7 +77,9 @@ class Run:
         def measure(system: System) -> None:
             reading.measure_watchers(self.figures, system, events=self.scale.events)
 
-        self._in_turn("watch", [name for name in self.names if name != "influxdb"], measure)
+        names = [name for name in self.names if name != "influxdb"]
+        for number in range(self.scale.watch_rounds):
+            self._in_turn("watch", names if number % 2 == 0 else names[::-1], measure)
 
     def rest(self) -> None:
         def measure(system: System) -> None:
