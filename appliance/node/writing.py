@@ -193,7 +193,7 @@ class WritePath:
             self.propose_own([found_cluster(self._me.members)])
 
     def on_forward(self, member: MemberId, frame: peer_pb2.Frame) -> None:
-        """Take it, or say that this node does not lead, naming what it is sure to have proposed never.
+        """Take it, or say that this node does not lead, naming what it surely never proposed.
 
         A frame may come a second time: of what it may have proposed the first time the sender hears by an entry.
         """
