@@ -62,8 +62,7 @@ class Run:
         def measure(system: System) -> None:
             writing.measure_set(self.figures, system, self.folder, writing.SETS[loads], self.scale.seconds)
 
-        for number in range(self.scale.rounds):
-            self._in_turn(loads, self.names if number % 2 == 0 else self.names[::-1], measure)
+        self._in_rounds(self.scale.rounds, loads, self.names, measure)
 
     def read(self) -> None:
         def measure(system: System) -> None:
@@ -78,8 +77,7 @@ class Run:
             reading.measure_watchers(self.figures, system, events=self.scale.events)
 
         names = [name for name in self.names if name != "influxdb"]
-        for number in range(self.scale.watch_rounds):
-            self._in_turn("watch", names if number % 2 == 0 else names[::-1], measure)
+        self._in_rounds(self.scale.watch_rounds, "watch", names, measure)
 
     def rest(self) -> None:
         def measure(system: System) -> None:
@@ -114,6 +112,13 @@ class Run:
     def floor(self) -> None:
         floor.measure_disk(self.figures, self.folder)
         floor.measure_echo(self.figures, seconds=self.scale.seconds)
+
+    def _in_rounds(
+        self, rounds: int, part: str, names: Sequence[str], measure: Callable[[System], None]
+    ) -> None:
+        """Every other round the other way about."""
+        for number in range(rounds):
+            self._in_turn(part, names if number % 2 == 0 else names[::-1], measure)
 
     def _in_turn(
         self, part: str, names: Sequence[str], measure: Callable[[System], None], *, with_links: bool = False

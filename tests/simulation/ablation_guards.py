@@ -199,14 +199,8 @@ def believe_every_refusal(patch: Patch) -> None:
 
 def refuse_what_was_taken(patch: Patch) -> None:
     """H34: a node that does not lead refuses what it may have proposed when it led."""
-
-    def on_forward(self: WritePath, member: MemberId, frame: peer_pb2.Frame) -> None:
-        if self._engine.is_leader and frame.term == self._engine.term:
-            self._forwarded.put(member, frame)
-        else:
-            self._refuse(member, list(frame.forward.requests), is_overload=False)
-
-    patch.setattr(WritePath, "on_forward", on_forward)
+    everything = "self._refuse(member, list(frame.forward.requests), is_overload"
+    mutate(patch, WritePath, "on_forward", "self._refuse(member, refused, is_overload", everything)
 
 
 def wait_for_ever(patch: Patch) -> None:
