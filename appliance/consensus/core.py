@@ -303,11 +303,6 @@ class Core(SyncObj):  # type: ignore[misc]
         """H1: a sign of life without a promise refreshes 'heard from' only."""
         self.receive(member, {"type": "next_node_idx", "reset": False, "success": False, "next_node_idx": 0})
 
-    def silence_ns(self, member: MemberId) -> int:
-        """Leader: time since the member was heard."""
-        heard_s = self._SyncObj__lastResponseTime.get(node_of(member), 0.0)
-        return int((syncobj.monotonicTime() - heard_s) * SECOND_NS)
-
     def step_down(self) -> None:
         """Stop leading within the term (a stalled disk, a broken majority)."""
         self._SyncObj__setState(_FOLLOWER)

@@ -246,17 +246,9 @@ class Engine:
         return self._reads.confirmed_ns if self.is_leader else self._guard.leader_confirmed_ns
 
     def heirs(self) -> list[MemberId]:
-        """Leader: the voters that answered within an election timeout; who has most of the log comes first.
-
-        A node that is stopped, or whose power failed, keeps its connection for a while.
-        """
-        within_ns = self._replica.options.election_timeout_min_ns
-        answering = [
-            member
-            for member in self._replica.others
-            if member in self._replica.connected and self._core.silence_ns(member) < within_ns
-        ]
-        return sorted(answering, key=lambda member: (self._core.match_index(member), member), reverse=True)
+        """Leader: the other voters that are connected; who has most of the log comes first."""
+        connected = [member for member in self._replica.others if member in self._replica.connected]
+        return sorted(connected, key=lambda member: (self._core.match_index(member), member), reverse=True)
 
     def transfer(self, heir: MemberId) -> None:
         """Ask one of the heirs to take over now (H22: the caller stops proposing and waits for the new leader).

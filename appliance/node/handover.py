@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Protocol
 
+from appliance.clock import Clock
 from appliance.consensus import ConsensusOptions, Engine
 from appliance.errors import ConditionFailed, NoLeader, NotApplied
 from appliance.model import Member, MemberId
@@ -24,6 +25,8 @@ class Led(Protocol):
     engine: Engine
     writes: WritePath
     consensus_options: ConsensusOptions
+    clock: Clock
+    heard_ns: dict[MemberId, int]
 
     @property
     def members(self) -> Mapping[MemberId, Member]: ...
@@ -63,7 +66,7 @@ class Handover:
         return heir
 
     def _heir(self, named: MemberId | None) -> MemberId:
-        heirs = self._node.engine.heirs()
+        heirs = [heir for heir in self._node.engine.heirs() if self._answers(heir)]
         if named is not None:
             if named not in heirs:
                 raise ConditionFailed("the node does not answer the leader, and can't take over")
@@ -76,6 +79,12 @@ class Handover:
         if self._node.writes.is_held:
             return asked
         return next((heir for heir in heirs if heir != asked), asked)
+
+    def _answers(self, member: MemberId) -> bool:
+        """A node that is stopped, or whose power failed, keeps its connection for a while."""
+        heard_ns = self._node.heard_ns.get(member)
+        within_ns = self._node.consensus_options.election_timeout_min_ns
+        return heard_ns is not None and self._node.clock.monotonic_ns() - heard_ns < within_ns
 
     def is_unknown(self, target: str) -> bool:
         """A target that is named and is no other member that may lead."""
