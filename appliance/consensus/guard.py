@@ -93,6 +93,10 @@ class Guard:
     def _send_entries(self, member: MemberId, message: Message) -> None:
         if "prevLogIdx" not in message or message["prevLogIdx"] is None:
             return  # PySyncObj's heartbeat for a follower that needs a snapshot (H6); ours go by themselves
+        if self._replica.log.durable_term < message["term"]:
+            # H37: a lone voter leads without having asked; its learners shall not know of a term that its disk loses.
+            self.flow.refused(member, message["prevLogIdx"] + 1)
+            return
         frame = self._replica.frame(message["term"])
         body = frame.append_entries
         body.prev_log_index, body.prev_log_term = message["prevLogIdx"], message["prevLogTerm"]

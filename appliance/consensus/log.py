@@ -46,6 +46,7 @@ ColdRead = Callable[[int, int, int], list[Entry]]
 class _InFlight:
     sequence: int
     last_index: int
+    term: int
 
 
 @dataclass(slots=True)
@@ -91,6 +92,7 @@ class LogImage:
         self.term, self.vote, self._commit_hint = hard_state.term, hard_state.vote, hard_state.commit_index
         self.high_index = max(hard_state.high_index, self._last[0])
         self.durable_index = self._last[0]
+        self.durable_term = self.term
         self._pending = _Pending()
         self._peers: dict[MemberId, PeerMemory] | None = None
         self._in_flight: deque[_InFlight] = deque()
@@ -183,13 +185,13 @@ class LogImage:
             self._peers = None
         self._pending = _Pending()
         self._taken += 1
-        self._in_flight.append(_InFlight(self._taken, self._last[0]))
+        self._in_flight.append(_InFlight(self._taken, self._last[0], self.term))
         return self._taken, operations
 
     def made_durable(self, sequence: int) -> None:
         while self._in_flight and self._in_flight[0].sequence <= sequence:
             batch = self._in_flight.popleft()
-            self._durable = batch.sequence
+            self._durable, self.durable_term = batch.sequence, batch.term
             self.durable_index = max(self.durable_index, batch.last_index)
         self.high_index = max(self.high_index, self.durable_index)
 

@@ -275,6 +275,11 @@ def ignore_older_terms(patch: Patch) -> None:
     mutate(patch, Guard, "_answer_older_term", "kind in _FROM_BEHIND", "False")
 
 
+def lead_before_the_term_is_durable(patch: Patch) -> None:
+    """H37: a lone voter tells its learners of a term that a power cut may take back."""
+    mutate(patch, Guard, "_send_entries", 'self._replica.log.durable_term < message["term"]', "False")
+
+
 def stand_without_a_pre_vote(patch: Patch) -> None:
     """H16: the term rises whenever a timeout passes."""
     mutate(

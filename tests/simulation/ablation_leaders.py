@@ -7,11 +7,13 @@ always look, or by an expectation of its own.
 from __future__ import annotations
 
 from appliance.model import Role
+from appliance.state.membership import AddLearner
 from tests.simulation.failure import require
-from tests.simulation.schedule import MILLISECOND_NS
+from tests.simulation.schedule import MILLISECOND_NS, SECOND_NS
 from tests.simulation.script import (
     calm_world,
     finish,
+    isolate,
     leader_of,
     process_of,
     run_until,
@@ -59,6 +61,37 @@ def a_candidate_is_left_behind() -> None:
         s.expect(call.outcome == "ok", "answered_in_time")
         s.expect(process_of(candidate).core.engine.applied_index >= call.index, "converged")
         s.finish()
+
+
+def a_lone_voter_loses_its_term() -> None:
+    """It asks nobody before it leads: its learner is the first that hears of the term, and may remember more of it."""
+    with calm_world(size=1) as world:
+        lone, learner = world.machines[0], world.add_machine("learner")
+        learner.speed.commit_ns_median = MILLISECOND_NS
+        core = process_of(lone).core
+        heard: list[object] = []
+        added = AddLearner(learner.member_id, learner.name, learner.address, promote=False)
+        deadline_ns = lone.clock.monotonic_ns() + SECOND_NS
+        process_of(lone).call(lambda: core.change_members(added, deadline_ns, heard.append))
+        run_until(world, lambda: bool(heard))
+        world.connect_machine(learner, core.log.configuration)
+        run_until(
+            world, lambda: process_of(learner).core.engine.applied_index >= core.log.configuration.index
+        )
+        lone.crash()
+        world.restart(lone)
+        election = process_of(lone).core.engine._election
+        run_until(world, lambda: election.deadline_ns - lone.clock.monotonic_ns() < 10 * MILLISECOND_NS)
+        lone.speed.stalled_until_ns = world.schedule.now_ns + 60 * SECOND_NS
+        run_until(world, lambda: process_of(lone).core.engine.is_leader)
+        world.run_for(300 * MILLISECOND_NS)
+        lone.crash()
+        lone.speed.stalled_until_ns = 0
+        isolate(world, learner)
+        world.restart(lone)
+        run_until(world, lambda: process_of(lone).core.engine.has_committed_in_term)
+        world.run_for(300 * MILLISECOND_NS)
+        finish(world)
 
 
 def a_follower_returns_from_a_partition() -> None:

@@ -158,6 +158,12 @@ CASES = (
         "h23", guards.let_the_library_truncate, log_scripts.a_tail_conflicts_that_is_not_in_memory, {"no_bug"}
     ),
     Case(
+        "h37",
+        guards.lead_before_the_term_is_durable,
+        leaders_scripts.a_lone_voter_loses_its_term,
+        {"promise_is_durable"},
+    ),
+    Case(
         "amnesia",
         guards.believe_every_disk,
         callers_scripts.an_old_card_is_put_back,

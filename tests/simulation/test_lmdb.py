@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -15,8 +16,8 @@ from tests.simulation.lmdb_disk import Cards, LmdbDisk, spoil_entry
 from tests.simulation.swarm import run_seed
 from tests.simulation.world import LMDB_EVERY, Plan, World
 
-SEEDS = (16,)
-"""Processes that die within commits, snapshots that are installed, restarts."""
+SEEDS = (9, 12)
+"""Processes that die within commits, snapshots that are installed, restarts: each in one of them at least."""
 
 
 @pytest.fixture
@@ -30,12 +31,14 @@ def entry(index: int) -> Entry:
     return (REGULAR + b"x" * 3_000, index, 1)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_a_seed_has_the_same_course_on_lmdb_as_in_memory(seed: int) -> None:
-    in_memory, on_lmdb = (run_seed(Plan(seed, is_on_lmdb=is_on_lmdb)) for is_on_lmdb in (False, True))
-    assert (on_lmdb.failure, on_lmdb.trace_digest) == (None, in_memory.trace_digest)
-    assert on_lmdb.counts["lmdb_torn"] > 0
-    assert on_lmdb.counts["event_installed"] > 0
+def test_a_seed_has_the_same_course_on_lmdb_as_in_memory() -> None:
+    counts: Counter[str] = Counter()
+    for seed in SEEDS:
+        in_memory, on_lmdb = (run_seed(Plan(seed, is_on_lmdb=is_on_lmdb)) for is_on_lmdb in (False, True))
+        assert (on_lmdb.failure, on_lmdb.trace_digest) == (None, in_memory.trace_digest)
+        counts += on_lmdb.counts
+    assert counts["lmdb_torn"] > 0
+    assert counts["event_installed"] > 0
 
 
 def test_one_seed_of_fifty_is_on_lmdb() -> None:

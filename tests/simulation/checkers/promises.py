@@ -1,8 +1,8 @@
 """Every promise is justified by what its sender's disk holds at the moment it leaves (H1, H2, H7).
 
-An ack for the leader's log of that term up to an index: the entries, with the leader's terms, and the term. A vote:
-term and vote. A vote request: the term and the vote for oneself. A snapshot installed: the store's position. Every
-frame: the boot count and the highest index it claims.
+An ack for the leader's log of that term up to an index: the entries, with the leader's terms, and the term. Entries of
+a leader: its term, with the vote for itself. A vote: term and vote. A vote request: the term and the vote for oneself.
+A snapshot installed: the store's position. Every frame: the boot count and the highest index it claims.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class PromiseChecker(Checker):
         if frame.high_index > high_index or frame.boot_count != view.boot_count:
             self._fail(process, kind, f"it claims index {frame.high_index} in boot {frame.boot_count}")
         if kind == "append_entries":
+            self._check_vote(process, frame, process.member)
             self._learn(frame)
         elif kind == "append_entries_reply" and frame.append_entries_reply.success:
             self._check_ack(process, frame)

@@ -81,7 +81,11 @@ class RaftChecker(Checker):
         who = (process.station, process.incarnation)
         first = self.leaders.setdefault(engine.term, who)
         if len(log.configuration.voters) == 1:
-            return  # nobody was asked: a term that a crash took back has promised nothing
+            if first[0] == process.station:
+                self.leaders[engine.term] = (
+                    who  # nobody was asked: what a crash took back, no other node knew of
+                )
+            return
         if first != who:
             raise CheckFailed(
                 "election_safety",
