@@ -3,7 +3,8 @@
 Invariant: an operation, an entry or a frame that needs level N is used only once the replicated state says N, and it
 says N only after every member has said that its software knows N. A version that does not know the level of its
 cluster does not take part: it would read entries differently.
-A new kind of operation comes with a line in REQUIRED and a higher LEVEL; nothing else has to be remembered.
+A new kind of operation comes with a line in REQUIRED and a higher LEVEL, another form of entry or frame with a level of
+its own, which is asked for where it is made.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from typing import Final
 FIRST: Final = 1
 """What a cluster has at birth."""
 
-LEVEL: Final = 1
+DEFLATED_ENTRIES: Final = 2
+"""Entries may be deflated: see state/entry.py."""
+
+LEVEL: Final = 2
 """The highest level that this version knows."""
 
 REQUIRED: Final[Mapping[str, int]] = {}

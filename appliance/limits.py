@@ -87,8 +87,8 @@ LOG_SLICE_BYTES_MAX: Final = 1 * MIB
 """What one read of the log returns at most, so that no slice of a long log is ever built."""
 
 APPLY_BYTES_MAX: Final = 32 * KIB
-"""Committed entries that one turn of the loop applies: some 600 single readings, 3 ms; or ten thousand in columns.
-One entry is applied whole."""
+"""Of what is in committed entries one turn of the loop applies so much: some 600 single readings, 3 ms; or ten
+thousand in columns. One entry is applied whole."""
 
 WATCH_QUEUE_BYTES_MAX: Final = 4 * MIB
 """Applied entries held for watchers in memory; a slower watcher reads from the journal."""

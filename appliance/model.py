@@ -21,6 +21,9 @@ Entry = tuple[bytes, int, int]
 REGULAR = b"\0"
 """First byte of an entry that carries a Command; the rest is the encoded message."""
 
+DEFLATED = b"\4"
+"""First byte of an entry that carries a Command as well; the rest is the encoded message, deflated (state/entry.py)."""
+
 NO_OP = b"\1"
 """A leader's first entry in its term, and the placeholder at a log's anchor."""
 

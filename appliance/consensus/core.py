@@ -22,6 +22,7 @@ from appliance.consensus.log import LogImage
 from appliance.consensus.options import ConsensusOptions
 from appliance.limits import APPLY_BYTES_MAX, ENTRY_BYTES_MAX
 from appliance.model import Entry, MemberId, Position, hex_id
+from appliance.state.entry import command_bytes
 
 # H31: importing the library's transport puts a function of Windows in the place of socket.inet_ntop, on every system.
 win_inet_pton.socket.inet_ntop = inet_ntop
@@ -177,7 +178,7 @@ class Core(SyncObj):  # type: ignore[misc]
         if is_counting and fromIDx is not None and fromIDx > self._log.durable_index:
             return []
         if self._is_applying and fromIDx is not None and count is not None:
-            self._applying = self._log.read(fromIDx, count, APPLY_BYTES_MAX)
+            self._applying = _for_one_turn(self._log.read(fromIDx, count, APPLY_BYTES_MAX))
             return self._applying
         entries: list[Entry] = super()._SyncObj__getEntries(fromIDx, count, maxSizeBytes)
         return entries
@@ -329,6 +330,16 @@ class Core(SyncObj):  # type: ignore[misc]
         while self._log.last_index < index:
             self._checkCommandsToApply()  # its loop ends by the clock: a paused process needs a second turn
         return Position(index, self.term)
+
+
+def _for_one_turn(entries: list[Entry]) -> list[Entry]:
+    """The first of them, one at least, up to APPLY_BYTES_MAX of what they hold."""
+    work = 0
+    for count, (entry, _, _) in enumerate(entries):
+        work += command_bytes(entry)
+        if work > APPLY_BYTES_MAX and count:
+            return entries[:count]
+    return entries
 
 
 class _rebound:

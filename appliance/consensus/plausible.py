@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from appliance.errors import Fatal
 from appliance.limits import ENTRY_BYTES_MAX, SNAPSHOT_CHUNK_BYTES
-from appliance.model import CONFIGURATION, NO_OP, REGULAR
+from appliance.model import CONFIGURATION, DEFLATED, NO_OP, REGULAR
 from appliance.state.configuration import decode_configuration
 from raftberry.internal.v1 import command_pb2, peer_pb2
 
@@ -24,7 +24,7 @@ NUMBER_MAX: Final = 1 << 62
 TERM_JUMP_MAX: Final = 1 << 32
 """Elections that a node may have missed: at one in half a second, 68 years of them."""
 
-_COMMAND_TYPES: Final = (REGULAR, NO_OP, CONFIGURATION)
+_COMMAND_TYPES: Final = (REGULAR, NO_OP, CONFIGURATION, DEFLATED)
 
 
 def implausible(frame: peer_pb2.Frame, own_term: int) -> str:

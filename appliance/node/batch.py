@@ -7,7 +7,7 @@ without being decoded again (protobuf: a repeated field is its elements, one aft
 from __future__ import annotations
 
 from appliance.limits import BATCH_BYTES_TARGET, ENTRY_OPERATIONS_MAX
-from appliance.model import REGULAR
+from appliance.state.entry import encode_entry
 from appliance.state.operations import encode_command
 
 _OPERATION_TAG = b"\x22"  # field 4 of Command, length-delimited
@@ -32,10 +32,10 @@ class Batch:
         self._parts.append(_OPERATION_TAG + _varint(len(operation)) + operation)
         self._size += len(operation)
 
-    def encode(self, *, time_unix_nano: int, elapsed_ns: int) -> bytes:
-        """The entry's command, with PySyncObj's type byte."""
+    def encode(self, *, time_unix_nano: int, elapsed_ns: int, may_deflate: bool = False) -> bytes:
+        """The entry, with PySyncObj's type byte."""
         header = encode_command((), time_unix_nano=time_unix_nano, elapsed_nano=elapsed_ns)
-        return b"".join((REGULAR, header, *self._parts))
+        return encode_entry(b"".join((header, *self._parts)), may_deflate=may_deflate)
 
 
 def _varint(number: int) -> bytes:

@@ -15,7 +15,7 @@ from functools import partial
 from appliance.clock import Clock
 from appliance.consensus import ConsensusOptions, Engine, EventLog
 from appliance.errors import NotApplied, Quarantined
-from appliance.model import CONFIGURATION, REGULAR, Member, MemberId, Position, Role
+from appliance.model import CONFIGURATION, Member, MemberId, Position, Role
 from appliance.node.acquaintance import Acquaintances
 from appliance.node.barriers import BarrierDone, Barriers
 from appliance.node.changes import ChangeDone, Changes
@@ -38,6 +38,7 @@ from appliance.node.workers import Workers
 from appliance.node.writing import Send, WritePath
 from appliance.state import Applied, StateMachine, StateOptions
 from appliance.state.configuration import decode_configuration
+from appliance.state.entry import command_of
 from appliance.state.membership import Change
 from appliance.storage.journal import Journal
 from appliance.storage.recovery import recover
@@ -80,6 +81,7 @@ class NodeCore:
         self.engine = self._new_engine(plan.checkpoint, rng)
         self.pipeline = CommitPipeline(self.engine, self.log, journal, workers, clock, wake)
         self.writes = WritePath(me, self.engine, self.log, self.pipeline, clock, self.new_frame, self._send)
+        self.writes.feature_level = lambda: self.state.feature_level
         self.barriers = Barriers(
             self.engine,
             self._ask_read_index,
@@ -310,15 +312,15 @@ class NodeCore:
 
     # applying ---------------------------------------------------------------------------------------------
 
-    def _apply(self, index: int, term: int, command: bytes) -> None:
-        """command: as it stands in the log, with its type byte."""
+    def _apply(self, index: int, term: int, entry: bytes) -> None:
+        """entry: as it stands in the log, with its type byte."""
         if index <= self.state.position.index:
             return
-        if command.startswith(CONFIGURATION):
-            applied = self.state.apply_configuration(index, term, decode_configuration(index, command))
+        if entry.startswith(CONFIGURATION):
+            applied = self.state.apply_configuration(index, term, decode_configuration(index, entry))
         else:
-            applied = self.state.apply(index, term, command[1:] if command.startswith(REGULAR) else b"")
-        self.housekeeping.applied(index, len(command))
+            applied = self.state.apply(index, term, command_of(index, entry))
+        self.housekeeping.applied(index, entry)
         self.writes.applied(applied)
         for listener in self.applied_listeners:
             listener(applied)

@@ -27,6 +27,7 @@ from appliance.node.space import Space
 from appliance.node.workers import Workers
 from appliance.node.writing import WritePath
 from appliance.state import StateMachine
+from appliance.state.entry import command_bytes
 from appliance.state.operations import expire_keys
 from appliance.storage.journal import Journal
 from appliance.storage.store import Store
@@ -90,9 +91,10 @@ class Housekeeping:
 
     # events ----------------------------------------------------------------------------------------------
 
-    def applied(self, index: int, size: int) -> None:
-        self._since_checkpoint_bytes += size
-        self.sizes.added(index, size)
+    def applied(self, index: int, entry: bytes) -> None:
+        """A checkpoint is due by what a start would have to apply again, not by what that takes in the log."""
+        self._since_checkpoint_bytes += command_bytes(entry)
+        self.sizes.added(index, len(entry))
 
     def installed(self, position: Position) -> None:
         """A snapshot replaced store, state and log."""

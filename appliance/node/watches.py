@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 from appliance.errors import HistoryGone, Overloaded, Quarantined
 from appliance.limits import KIB, WATCH_QUEUE_BYTES_MAX, WATCHERS_MAX
-from appliance.model import REGULAR, Entry
+from appliance.model import Entry
 from appliance.node.core import NodeCore
 from appliance.node.workers import ThreadWorkers
 from appliance.state import Applied, EntryEffects, effects
+from appliance.state.entry import command_of
 from appliance.storage.store import StoreReader
 
 ENTRIES_AT_ONCE = 64
@@ -100,13 +101,14 @@ class Watches:
         )  # none: trimmed meanwhile, as is said then
 
     def _effects_of(self, entry: Entry) -> EntryEffects:
-        command, index, _ = entry
-        if command[:1] != REGULAR:
-            return EntryEffects()
+        encoded, index, _ = entry
         kept = self._decoded.get(index)
         if kept is not None:
             return kept[0]
-        found = self._decode(index, command[1:])
+        command = command_of(index, encoded)
+        if not command:
+            return EntryEffects()
+        found = self._decode(index, command)
         self._keep(index, found, len(command))
         return found
 
@@ -127,8 +129,7 @@ class Watches:
 
     def _on_applied(self, applied: Applied) -> None:
         if self.count and applied.command is not None:
-            size = len(self._core.log.read(applied.index, 1)[0][0])
-            self._keep(applied.index, effects(applied.command, applied.outcome), size)
+            self._keep(applied.index, effects(applied.command, applied.outcome), applied.command.ByteSize())
         self._wake_all()
 
     def _wake_all(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from appliance import features
 from appliance.clock import Clock
 from appliance.consensus import Engine, LogImage
 from appliance.errors import NotApplied
@@ -47,6 +48,9 @@ class WritePath:
         self._window = Window()
         self.pace_ns: Callable[[], int] = lambda: 0
         """Least time between two entries that the write budget leaves."""
+
+        self.feature_level: Callable[[], int] = lambda: features.FIRST
+        """Of the cluster, as far as this node has applied the log."""
 
         self._last_count: int | None = None
         """Operations of the entry that was on its way, until it is committed."""
@@ -184,7 +188,12 @@ class WritePath:
     def _propose(self, batch: Batch) -> None:
         now = self._clock.monotonic_ns()
         elapsed, self._last_command_ns = max(0, now - self._last_command_ns), now
-        self._engine.propose(batch.encode(time_unix_nano=self._clock.wall_ns(), elapsed_ns=elapsed))
+        entry = batch.encode(
+            time_unix_nano=self._clock.wall_ns(),
+            elapsed_ns=elapsed,
+            may_deflate=self.feature_level() >= features.DEFLATED_ENTRIES,
+        )
+        self._engine.propose(entry)
 
     def _found(self) -> None:
         """The first leader writes the founders into the replicated state."""

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from appliance.api.convert import key_event_message
 from appliance.limits import LOG_SLICE_BYTES_MAX, LOG_SLICE_ENTRIES_MAX
-from appliance.model import REGULAR, Position
+from appliance.model import Position
 from appliance.state import Applied, StateMachine
 from appliance.state.columns import decode_columns
 from appliance.state.effects import effects
+from appliance.state.entry import command_of
 from appliance.storage.lmdb_journal import LmdbJournal
 from tests.cluster.recorder import APPLIED, NOT_APPLIED, Done, LocalRead, Read, Recorder, Watched
 from tests.simulation.checkers.reference import Reference
@@ -131,7 +132,7 @@ def tell(entries: Mapping[int, Command], recorder: Recorder, committed_index: in
     machine = StateMachine()
     for index in range(2, committed_index + 1):
         term, command = entries[index]
-        applied = machine.apply(index, term, command[1:] if command[:1] == REGULAR else b"")
+        applied = machine.apply(index, term, command_of(index, command))
         told.terms[term] += 1
         reference.apply(applied)
         _note_effects(told, applied)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from appliance.limits import BATCH_BYTES_TARGET, ENTRY_BYTES_MAX, ENTRY_OPERATIONS_MAX, MESSAGE_BYTES_MAX
-from appliance.model import REGULAR
+from appliance.model import DEFLATED, REGULAR
 from appliance.node.batch import Batch
+from appliance.state.entry import command_of
 from appliance.state.operations import encode_command
 from raftberry.internal.v1 import command_pb2
 
@@ -38,3 +39,13 @@ def test_a_batch_is_closed_by_operations_and_by_bytes() -> None:
     assert not batch.has_room(1)
     assert Batch().has_room(MESSAGE_BYTES_MAX)
     assert MESSAGE_BYTES_MAX < ENTRY_BYTES_MAX
+
+
+def test_a_batch_is_deflated_when_all_know_how() -> None:
+    batch = Batch()
+    for number in range(40):
+        batch.add(command_pb2.Operation(put=command_pb2.PutKey(key=f"room-{number}")).SerializeToString())
+    plain = batch.encode(time_unix_nano=5, elapsed_ns=7)
+    entry = batch.encode(time_unix_nano=5, elapsed_ns=7, may_deflate=True)
+    assert entry.startswith(DEFLATED)
+    assert command_of(2, entry) == plain[1:]

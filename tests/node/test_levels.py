@@ -37,9 +37,10 @@ def test_one_node_of_the_previous_version_keeps_the_level_down_and_the_cluster_w
     with cluster(levels={1: NEXT, 2: NEXT, 3: features.LEVEL}) as made:
         leader = made.elect()
         made.run_for(5_000)
-        assert levels(made) == {features.FIRST}
+        assert levels(made) == {features.LEVEL}
         with pytest.raises(
-            ConditionFailed, match=r"put needs feature level 2, the cluster has 1.*upgrade every node"
+            ConditionFailed,
+            match=rf"put needs feature level {NEXT}, the cluster has {features.LEVEL}.*upgrade every node",
         ):
             leader.core.submit(put(), made.clock.now_ns + 10**10, lambda _: None)
 
@@ -48,7 +49,7 @@ def test_a_rolling_upgrade_raises_the_level_when_the_last_node_has_it() -> None:
     with cluster(levels={1: features.LEVEL, 2: features.LEVEL, 3: features.LEVEL}) as made:
         made.elect()
         for number in (1, 2, 3):
-            assert levels(made) == {features.FIRST}
+            assert NEXT not in levels(made)
             made.restart(number, level=NEXT)
             made.connect()
             made.run_for(8_000)
@@ -77,7 +78,7 @@ def test_the_previous_version_is_refused_by_its_checkpoint_and_at_the_door() -> 
         hello.hello.feature_level = features.LEVEL
         refusal = one.core.check_hello(hello)
         assert refusal is not None
-        assert "knows feature level 1; the cluster has 2" in refusal.message
+        assert f"knows feature level {features.LEVEL}; the cluster has {NEXT}" in refusal.message
         old.core.checkpoint(lambda _: None)
         made.run_for(1_000)
         with pytest.raises(DataDirectoryRefused, match="install the version of the other nodes"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,9 @@ FAST = NodeOptions(scrub_bytes_per_second=10_000)
 
 
 def fill(made: Cluster, machine: Machine, count: int) -> None:
+    rng = random.Random(1)
     for number in range(count):
-        machine.core.submit(put(f"k{number}", bytes(900)), made.clock.now_ns + 10**10, lambda _: None)
+        machine.core.submit(put(f"k{number}", rng.randbytes(900)), made.clock.now_ns + 10**10, lambda _: None)
         made.run_for(20)
 
 

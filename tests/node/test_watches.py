@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 
 import pytest
@@ -36,7 +37,8 @@ async def take(watch: AsyncIterator[AppliedEffects], count: int) -> list[int]:
 async def write(alone: Alone, count: int) -> list[int]:
     """The indexes of the entries."""
     return [
-        (await alone.node.write(put(value=bytes(VALUE_BYTES)), deadline_ns=None)).index for _ in range(count)
+        (await alone.node.write(put(value=os.urandom(VALUE_BYTES)), deadline_ns=None)).index
+        for _ in range(count)
     ]
 
 

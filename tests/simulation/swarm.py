@@ -23,6 +23,7 @@ EXPECTED = (
     "checked_promise_installs",
     "checked_promise_votes",
     "checked_raft_commits",
+    "checked_raft_deflated",
     "checked_raft_durable_claims",
     "checked_raft_entries_sent",
     "checked_raft_leaders",

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
 
-from appliance.model import MemberId
+from appliance.model import DEFLATED, MemberId
 from raftberry.internal.v1 import peer_pb2
 from tests.simulation.checkers.base import Checker
 from tests.simulation.checkers.disks import DiskView
@@ -111,6 +111,7 @@ class RaftChecker(Checker):
                 )
             for command, at, term in entries:
                 if at <= commit:
+                    self.counts["deflated"] += command.startswith(DEFLATED)
                     self._check_commit(process, at, term, zlib.crc32(command))
             index = entries[-1][1] + 1
 
