@@ -21,8 +21,8 @@ from appliance.state import StateMachine
 from appliance.state.operations import raise_feature_level
 from raftberry.internal.v1 import command_pb2, peer_pb2
 
-PERIOD_NS: Final = 1_000_000_000
-"""Between two looks whether all have learned more: an upgrade takes minutes."""
+PERIOD_NS: Final = 100_000_000
+"""Between two looks whether all have learned more: a new cluster begins with the first level."""
 
 
 class Levelled(Protocol):
