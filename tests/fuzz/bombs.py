@@ -10,6 +10,7 @@ import resource
 import struct
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,9 @@ ROOM_BYTES: Final = 256 * MIB
 CLAIMED: Final = (1 << 32) - 1
 CONSTANT: Final = bytes(standalone.simple_compress(np.zeros(5_000_000, np.int64), ChunkConfig()))
 """Five million readings in some hundred bytes."""
+
+ZEROS: Final = zlib.compress(bytes(64 * MIB), 9, wbits=-15)
+"""64 MiB in 64 KiB."""
 
 _CHUNK: Final = struct.Struct(">BIqqII")
 _HEAD: Final = struct.Struct(">QqqqQQQH")
@@ -52,6 +56,8 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     series = wire_pb2.WriteRequestColumns(readings=[wire_pb2.ReadingsColumns()] * 100_000)
     yield "write_request", series.SerializeToString()
     yield "peer_frames", peer_pb2.FrameBatch(frames=[b""] * 500_000).SerializeToString()
+    for size in (8 * MIB, CLAIMED):
+        yield "deflated_entry", struct.pack("<I", size) + ZEROS
     yield "snapshot_stream", struct.pack(">BHI", 4, 4, CLAIMED) + b"keys"
     yield "backup", b"RAFTBERRYBACKUP\n" + struct.pack(">HI", 1, CLAIMED)
     yield "csv", b"timestamp,value\n" + b'"' + b"9" * (8 * MIB)

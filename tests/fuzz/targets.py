@@ -33,13 +33,14 @@ from appliance.errors import (
     InvalidArgument,
     NotApplied,
 )
-from appliance.model import Configuration, Entry, HardState, Member, MemberId, PeerMemory, Position
+from appliance.model import DEFLATED, Configuration, Entry, HardState, Member, MemberId, PeerMemory, Position
 from appliance.node.backup import BackupReader, encode_backup
 from appliance.peers.founding import Founder, FoundingDesk, decide_founding, decode_answer
 from appliance.peers.wire import BadFrame, decode_frame, decode_response, encode_batch, split_batch
 from appliance.state import QuerySpec, StateMachine, StateOptions
 from appliance.state.columns import decode_columns, encode_columns
 from appliance.state.configuration import decode_configuration, encode_configuration
+from appliance.state.entry import command_of, encode_entry
 from appliance.state.layouts import decode_block
 from appliance.state.names import matcher
 from appliance.state.operations import delete_key, encode_command, put_key, set_series, write_readings
@@ -141,6 +142,10 @@ def _command(data: bytes) -> None:
     again = StateMachine.restore(reader, StateOptions())
     machine.checkpoint_done(work)
     assert again.hash(reader) == machine.hash(FakeReader(batch.position, reader._tables))
+
+
+def _deflated(data: bytes) -> None:
+    command_of(9, DEFLATED + data)
 
 
 def _configuration(data: bytes) -> None:
@@ -388,6 +393,12 @@ TARGETS: Final[dict[str, Target]] = {
         400,
     ),
     "command": Target(_command, _commands(), (Fatal,), 300),
+    "deflated_entry": Target(
+        _deflated,
+        [encode_entry(command * 20, may_deflate=True).removeprefix(DEFLATED) for command in _commands()],
+        (Fatal,),
+        300,
+    ),
     "configuration": Target(
         _configuration, [encode_configuration(Configuration(2, MEMBERS, (MemberId(9),), 2))], (Fatal,), 100
     ),

@@ -25,6 +25,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from appliance import features
 from appliance.addresses import split_address
 from appliance.client import joining
 from appliance.client.authority import WrongAuthority, fetch_authority
@@ -201,6 +202,7 @@ def hello_of(node: SecuredNode, claimed: SecuredNode) -> bytes:
     frame = peer_pb2.Frame(from_member=from_member, boot_count=1 << 40, term=1, high_index=1 << 50)
     frame.hello.protocol, frame.hello.cluster_id, frame.hello.to_member = 1, cluster_id, to_member
     frame.hello.name, frame.hello.boot_nonce = claimed.name, 12_345
+    frame.hello.feature_level = features.LEVEL
     return peer_pb2.FrameBatch(frames=[frame.SerializeToString()]).SerializeToString()
 
 
