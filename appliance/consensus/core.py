@@ -173,9 +173,13 @@ class Core(SyncObj):  # type: ignore[misc]
     def _SyncObj__getEntries(
         self, fromIDx: int | None, count: int | None = None, maxSizeBytes: int | None = None
     ) -> list[Entry]:
-        """H1, one voter: an entry that is not durable is not there, so it can't be committed; learners are sent it."""
+        """H1, one voter: an entry that is not durable is not there, so it can't be committed; learners are sent it.
+
+        Nor is one while the configuration of one voter is not: before it another disk was needed.
+        """
         is_counting = self.is_leader and not self._is_sending and not self._SyncObj__otherNodes
-        if is_counting and fromIDx is not None and fromIDx > self._log.durable_index:
+        needed = max(fromIDx or 0, self._log.configuration.index)
+        if is_counting and fromIDx is not None and needed > self._log.durable_index:
             return []
         if self._is_applying and fromIDx is not None and count is not None:
             self._applying = _for_one_turn(self._log.read(fromIDx, count, APPLY_BYTES_MAX))
@@ -299,6 +303,11 @@ class Core(SyncObj):  # type: ignore[misc]
     def elect(self) -> None:
         """Let the next tick stand for election: pre-vote was won, or nobody else votes."""
         self._SyncObj__raftElectionDeadline = -_NEVER
+
+    def call_off_election(self) -> None:
+        """One that could not begin at its tick, as nobody was connected, does not wait for its chance."""
+        self._SyncObj__raftElectionDeadline = _NEVER
+        self._SyncObj__transferInProgress = False
 
     def heard(self, member: MemberId) -> None:
         """H1: a sign of life without a promise refreshes 'heard from' only."""

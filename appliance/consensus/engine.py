@@ -160,6 +160,7 @@ class Engine:
         committed = self.commit_index
         if not self._core.is_idle:
             self._core.doTick(0.0)
+            self._core.call_off_election()
         if self.commit_index > committed:
             self._replica.record("committed", self.commit_index)
         self._promises.release()
@@ -287,6 +288,7 @@ class Engine:
         if not self._replica.log.holds(position):
             self._replica.log.reset(position, configuration)
         self._core.installed(position)
+        self._core.call_off_election()
         self._replica.record("installed", position.index)
 
     def _snapshot_needed(self, member: MemberId) -> None:

@@ -2,7 +2,8 @@
 
 Invariant: bytes sent and not yet acknowledged stay below the bound plus one slice of the log. A follower at the
 bound is hidden from PySyncObj (which skips peers that are not connected) until it has acknowledged enough; nobody
-stays hidden for ever: what the lane did not take, or nobody answered for PATIENCE_NS, is tried again.
+stays hidden for ever: what the lane did not take, or nobody answered for PATIENCE_NS, is sent again, and not what
+follows it: a follower whose card stands still holds no more than the bound in memory.
 """
 
 from __future__ import annotations
@@ -34,7 +35,11 @@ class Flow:
         self._windows: dict[MemberId, _Window] = {}
 
     def set_members(self, members: Iterable[MemberId]) -> None:
-        """Those who may be sent the log."""
+        """Those who may be sent the log. Whoever leaves is not left hidden: it may come back over the same link."""
+        members = tuple(members)
+        for member in self.paused():
+            if member not in members:
+                self._core.connect(member)
         self._windows = {member: self._windows.get(member, _Window()) for member in members}
 
     def sent(self, member: MemberId, last_index: int, size: int) -> None:
@@ -59,6 +64,7 @@ class Flow:
             if window.is_refused and window.bytes < PEER_IN_FLIGHT_BYTES_MAX:
                 self._resume(member, window)
             elif window.is_paused and self._now_ns() - window.moved_ns >= PATIENCE_NS:
+                self._core.set_next_index(member, self._core.match_index(member) + 1)
                 self.forget(member, is_connected=True)
 
     def _pause(self, member: MemberId) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from appliance.errors import Fatal
-from appliance.limits import ENTRY_BYTES_MAX, SNAPSHOT_CHUNK_BYTES
+from appliance.limits import ENTRY_BYTES_MAX, KIB, SNAPSHOT_CHUNK_BYTES
 from appliance.model import CONFIGURATION, DEFLATED, NO_OP, REGULAR
 from appliance.state.configuration import decode_configuration
 from raftberry.internal.v1 import command_pb2, peer_pb2
@@ -23,6 +23,9 @@ NUMBER_MAX: Final = 1 << 62
 
 TERM_JUMP_MAX: Final = 1 << 32
 """Elections that a node may have missed: at one in half a second, 68 years of them."""
+
+FORWARDED_BYTES_MAX: Final = ENTRY_BYTES_MAX - KIB
+"""An operation that still fits into an entry, with what goes around it."""
 
 _COMMAND_TYPES: Final = (REGULAR, NO_OP, CONFIGURATION, DEFLATED)
 
@@ -82,7 +85,7 @@ def _of_forward(sender: int, forward: peer_pb2.Forward) -> str:
             operation = command_pb2.Operation.FromString(encoded)
         except DecodeError:
             return "unreadable_operation"
-        if operation.origin_member != sender or len(encoded) >= ENTRY_BYTES_MAX:
+        if operation.origin_member != sender or len(encoded) > FORWARDED_BYTES_MAX:
             return "impossible_forward"
     return ""
 

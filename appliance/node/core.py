@@ -99,6 +99,7 @@ class NodeCore:
             self._restore,
             self._installed,
             self._snapshot_answers.send,
+            clock,
         )
         self.handover, self.changes, self.superseding = Handover(self), Changes(self), Superseding(self)
         self.levels, door = Levels(self, state_options.feature_level_max), Doorstep(self)
@@ -307,7 +308,6 @@ class NodeCore:
         self.request_wake()
 
     def begin_transfer(self, target: str) -> MemberId:
-        """See Handover."""
         return self.handover.begin(target)
 
     # applying ---------------------------------------------------------------------------------------------
@@ -371,7 +371,7 @@ class NodeCore:
         self.state = state
         self.engine.install(position, self.state.configuration)
         self.housekeeping.installed(position)
-        self.writes.lost_trail(position)
+        self.writes.lost_trail(position, state.remembers_producer)
         self._tell_upheaval()
         self.request_wake()
 

@@ -149,7 +149,8 @@ class Housekeeping:
 
     def _checkpoint_if_due(self) -> None:
         if self._is_checkpointing:
-            self._go_on_checkpointing()
+            if not self._node.receiver.is_finishing:  # its store is about to be replaced
+                self._go_on_checkpointing()
             return
         if self._node.receiver.is_receiving or self._node.receiver.is_finishing:
             return

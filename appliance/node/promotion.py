@@ -48,6 +48,7 @@ class Promotion:
         if self._term != self._engine.term:
             self._term = self._engine.term
             self._rounds.clear()
+            self._caught_up.clear()
         for member_id in learners:
             if not self._engine.is_connected(member_id):
                 self._rounds.pop(member_id, None)

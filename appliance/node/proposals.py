@@ -134,7 +134,9 @@ class Proposals:
     def applied(self, request: int, result: object, error: NotApplied | None, index: int, term: int) -> None:
         """An entry held this boot's operation with that number."""
         proposal = self._sent.pop(request, None)
-        if proposal is not None:
+        if proposal is not None and error is not None and proposal.is_in_doubt:
+            self._give_back(proposal, error)
+        elif proposal is not None:
             self._finish(proposal, Completion(error, result, index, term))
 
     def entered_term(self, term: int) -> None:
@@ -158,9 +160,17 @@ class Proposals:
                 self._sent.pop(request), Overloaded(f"{reason}: this one was refused; retry later")
             )
 
-    def lost_trail(self) -> None:
-        """A snapshot was installed: what was sent may be inside it. Only what counts once is sent again."""
-        again = [request for request, proposal in self._sent.items() if proposal.is_idempotent]
+    def lost_trail(self, is_remembered: Callable[[str], bool]) -> None:
+        """A snapshot was installed: what was sent may be inside it. Only what counts once is sent again.
+
+        is_remembered: whether the snapshot's state would know a producer's operation if it held it.
+        """
+        again = [
+            request
+            for request, proposal in self._sent.items()
+            if proposal.is_idempotent
+            and is_remembered(command_pb2.Operation.FromString(proposal.body).producer_id)
+        ]
         for request in again:
             self._sent[request].is_in_doubt = True
         for request in [request for request in self._sent if request not in again]:
@@ -213,8 +223,8 @@ class Proposals:
             self._finish(proposal, Completion(error))
             return
         unknown = OutcomeUnknown(
-            "this node caught up by a snapshot while the write was under way, and could not send it again: it may "
-            "or may not be applied; retry with the same producer and sequence"
+            "this node caught up by a snapshot while the write was under way, and could not learn what became of it: "
+            "it may or may not be applied; retry with the same producer and sequence"
         )
         self._finish(proposal, Completion(unknown))
 

@@ -118,6 +118,8 @@ def _alarms(core: NodeCore, running: Running) -> tuple[str, ...]:
         missing = [m.name for m in core.members.values() if m.member_id != core.me.member_id]
         missing = [name for name in missing if name not in _connected_names(core)]
         alarms.extend(f"{name} is not connected" for name in sorted(missing))
+    if obstacle := core.receiver.obstacle:
+        alarms.append(obstacle)
     if refusal := core.housekeeping.space.refusal():
         alarms.append(refusal)
     if over := core.housekeeping.budget.alarm():

@@ -91,8 +91,8 @@ class Scrub:
                 return
             self._place, self._read_bytes = Place(), 0
         self._is_reading, place = True, self._place
-        store, journal, anchor = self._node.store, self._journal, self._node.log.anchor.index
-        self._node.workers.read(lambda: read_slice(store, journal, place, anchor), self._was_read)
+        reader, journal, anchor = self._node.store.snapshot(), self._journal, self._node.log.anchor.index
+        self._node.workers.read(lambda: read_slice(reader, journal, place, anchor), self._was_read)
 
     def _was_read(self, result: tuple[Place | None, int]) -> None:
         self._place, size = result
@@ -117,18 +117,21 @@ class Scrub:
             self._place = Place(table, record[1 + _RECORD.size :]) if is_running else None
 
 
-def read_slice(store: Store, journal: Journal, place: Place, anchor: int) -> tuple[Place | None, int]:
-    """Check SLICE_BYTES from place on: (where to go on, bytes read), None at the end. Raises CorruptData."""
+def read_slice(store: StoreReader, journal: Journal, place: Place, anchor: int) -> tuple[Place | None, int]:
+    """Check SLICE_BYTES from place on: (where to go on, bytes read), None at the end. Raises CorruptData.
+
+    store: opened on the loop, where stores are replaced; closed here.
+    """
     size = 0
-    if place.table < _JOURNAL:
-        with store.snapshot() as reader:
+    with store as reader:
+        if place.table < _JOURNAL:
             for table, key, record in _records(reader, place):
                 if table in _BLOCK_TABLES:
                     check_block(key, record)
                 size += len(key) + len(record)
                 if size >= SLICE_BYTES:
                     return Place(TABLES.index(table), key + b"\0"), size
-        return Place(_JOURNAL, b""), size
+            return Place(_JOURNAL, b""), size
     index = max(int.from_bytes(place.key, "big"), anchor)
     entries = journal.read(index + 1, count_max=1_024, bytes_max=SLICE_BYTES)
     if not entries:

@@ -139,10 +139,10 @@ class WritePath:
             else:
                 self.has_applied_for_others = True
 
-    def lost_trail(self, position: Position) -> None:
-        """A snapshot was installed: what is inside it is not known one by one."""
+    def lost_trail(self, position: Position, is_remembered: Callable[[str], bool]) -> None:
+        """A snapshot was installed: what is inside it is not known one by one. is_remembered: see Proposals."""
         self._applied_term = max(self._applied_term, position.term)
-        self._proposals.lost_trail()
+        self._proposals.lost_trail(is_remembered)
 
     def _entered_term(self, term: int) -> None:
         if term > self._applied_term:

@@ -131,6 +131,10 @@ class ProducerTable:
         self.dirty: set[str] = set()
         self.moments: Moments[Producer] = Moments()
 
+    @property
+    def is_full(self) -> bool:
+        return len(self.records) >= self._producers_max
+
     def load(self, producers: list[Producer]) -> None:
         """Take over the records of a checkpoint."""
         for producer in sorted(producers, key=lambda producer: producer.used):
@@ -155,7 +159,7 @@ class ProducerTable:
         producer = self.records.pop(producer_id, None)
         if producer is None:
             producer = Producer(producer_id)
-            if len(self.records) >= self._producers_max:
+            if self.is_full:
                 longest_silent = next(iter(self.records))
                 del self.records[longest_silent]
                 self.dirty.add(longest_silent)

@@ -79,6 +79,10 @@ class StateReads:
         producer = self._tables.producers.records.get(producer_id)
         return producer.highest if producer else 0
 
+    def remembers_producer(self, producer_id: str) -> bool:
+        """Whether what this producer wrote would be known: it is known, or nobody was ever forgotten."""
+        return producer_id in self._tables.producers.records or not self._tables.producers.is_full
+
     def key(self, key: str) -> KeyRecord | None:
         return self._tables.keys.records.get(key)
 

@@ -110,7 +110,7 @@ def test_after_a_snapshot_only_what_counts_once_is_sent_again() -> None:
     proposals, outcomes = make(put("a"), put("b", sequence=4))
     proposals.take(1, is_forwarded=True)
     proposals.take(1, is_forwarded=True)
-    proposals.lost_trail()
+    proposals.lost_trail(lambda _: True)
     assert [type(outcome.error) for outcome in outcomes] == [OutcomeUnknown]
     assert command_pb2.Operation.FromString(proposals.take(2, is_forwarded=True)[1]).put.key == "b"
 
@@ -119,7 +119,7 @@ def test_after_a_snapshot_only_what_counts_once_is_sent_again() -> None:
 def test_what_may_be_inside_a_snapshot_is_never_said_to_be_not_applied(end: str) -> None:
     proposals, outcomes = make(put("b", sequence=4))
     proposals.take(1, is_forwarded=True)
-    proposals.lost_trail()
+    proposals.lost_trail(lambda _: True)
     if end == "deadline":
         proposals.expire(1_000, "no leader")
     elif end == "overload":

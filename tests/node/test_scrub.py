@@ -86,7 +86,7 @@ def scrub_all(store: LmdbStore, journal: LmdbJournal) -> int:
     place: Place | None = Place()
     total = 0
     while place is not None:
-        place, size = read_slice(store, journal, place, 1)
+        place, size = read_slice(store.snapshot(), journal, place, 1)
         total += size
     return total
 

@@ -97,12 +97,15 @@ def a_lone_voter_loses_its_term() -> None:
 def a_follower_returns_from_a_partition() -> None:
     """Nobody missed it, and nobody shall notice its return."""
     with stage() as s:
-        leader, _, follower = s.nodes
+        leader, other, follower = s.nodes
         s.elect(leader)
-        s.cut(follower)
+        s.cut(follower, leader)
+        s.hold(follower, other)
         for _ in range(3):
             s.stand(follower)
             s.wait(600)
+        s.links.cut(follower.member_id, other.member_id)
+        s.release(follower, other)
         s.connect(follower)
         s.wait(500)
         engine = process_of(leader).core.engine

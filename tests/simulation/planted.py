@@ -49,7 +49,9 @@ def vote_recovery(patch: Patch) -> None:
 
 def snapshot_install(patch: Patch) -> None:
     """The records of the last chunk are not written."""
-    mutate(patch, SnapshotReceiver, "on_chunk", "if records:", "if records and not chunk.last:")
+    mutate(
+        patch, SnapshotReceiver, "_finish", "incoming.installer.add(records)", "incoming.installer.add([])"
+    )
 
 
 def producer_window(patch: Patch) -> None:

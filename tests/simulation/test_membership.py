@@ -13,7 +13,16 @@ from appliance.state.membership import AddLearner, Change, PromoteMember, Remove
 from tests.simulation.failure import CheckFailed
 from tests.simulation.node import Machine
 from tests.simulation.schedule import MILLISECOND_NS, SECOND_NS
-from tests.simulation.script import calm_world, finish, follower_of, isolate, leader_of, run_until
+from tests.simulation.script import (
+    calm_world,
+    finish,
+    follower_of,
+    isolate,
+    leader_of,
+    process_of,
+    run_until,
+    stage,
+)
 from tests.simulation.world import World
 
 Outcome = Configuration | NotApplied | OutcomeUnknown
@@ -225,3 +234,62 @@ def test_h13_overlapping_changes_make_two_majorities(monkeypatch: pytest.MonkeyP
     with calm_world(seed=9, size=3) as world, pytest.raises(CheckFailed) as failed:
         overlapping_removals(world)
     assert str(failed.value).partition(":")[0] in {"state_machine_safety", "leader_completeness"}
+
+
+def test_a_leader_of_a_later_term_asks_anew_whether_a_learner_has_caught_up() -> None:
+    """What it knew of the learner when it led before is no reason: 400 entries passed meanwhile."""
+    with stage() as s:
+        a, b, c = s.nodes
+        s.elect(a)
+        core = process_of(a).core
+        learner = s.world.add_machine("late")
+        learner.speed.commit_ns_median = MILLISECOND_NS
+        heard = ask(s.world, a, AddLearner(learner.member_id, "late", learner.address), patience_s=2)
+        s.until(lambda: bool(heard), "added")
+        s.hold(b, a)
+        s.hold(c, a)
+        s.world.connect_machine(learner, core.log.configuration)
+        s.until(lambda: learner.member_id in core.log.configuration.voters, "promoted")
+        s.hold(a, b, c)
+        s.cut(a, b, c, learner)
+        s.crash(learner)
+        s.wait(2_500)
+        s.elect(b)
+        s.connect(a, b, c)
+        s.wait(300)
+        assert learner.member_id not in core.log.configuration.voters, "its promotion was truncated"
+        for _ in range(20):
+            s.propose(b, 20, size=1_000)
+            s.wait(100)
+        s.nodes = s.world.machines
+        s.wait(10_000)
+        s.start(learner)
+        for machine in (a, b, c):
+            s.links.cut(machine.member_id, learner.member_id)
+        s.hand_over(b, a)
+        s.links.connect(a.member_id, learner.member_id)
+        s.until(lambda: core.engine.is_connected(learner.member_id), "connected")
+        s.hold(a, learner)
+        s.until(lambda: core.engine.is_leader and core.engine.has_committed_in_term, "elected")
+        s.wait(30)
+        s.expect(len(core.log.configuration.voters) == 3, "caught_up")
+        s.release(a, learner)
+        s.finish()
+
+
+def test_what_one_disk_of_two_holds_is_acknowledged_only_when_the_removal_of_the_other_is_durable() -> None:
+    with stage(2) as s:
+        a, b = s.nodes
+        s.elect(a)
+        s.hold(a, b)
+        call = s.put(a)
+        s.wait(50)
+        core = process_of(a).core
+        s.stall(a, 2_000)
+        ask(s.world, a, RemoveMember(b.member_id, force=True))
+        s.wait(100)
+        assert len(core.log.configuration.voters) == 1
+        assert core.log.durable_index < core.log.configuration.index
+        s.expect(call.outcome == "", "durable_on_majority")
+        s.wait(3_000)
+        s.expect(call.outcome == "ok", "answered_in_time")

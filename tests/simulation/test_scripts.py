@@ -132,3 +132,27 @@ def test_a_follower_that_is_watched_hears_of_a_commit_at_once(*, is_watched: boo
         has_applied = process_of(follower).core.engine.applied_index >= call.index
         assert has_applied == is_watched
         s.finish()
+
+
+def test_an_election_that_could_not_begin_does_not_wait_for_its_chance() -> None:
+    """A pre-vote is won in the moment in which the last link breaks; a healthy leader is not deposed for it later."""
+    with stage() as s:
+        a, b, f = s.nodes
+        s.elect(a)
+        s.cut(a, b)
+        s.cut(a, f)
+        s.hold(b, f)
+        s.stand(f)
+        s.wait(20)
+        for frame in s.links.under_way(b.member_id, f.member_id, "live"):
+            s.links.deliver(b.member_id, f.member_id, 1)
+            if frame.WhichOneof("kind") == "pre_vote_reply":
+                break
+        s.links.cut(b.member_id, f.member_id)
+        s.connect(a, b)
+        s.wait(2_000)
+        s.connect(f)
+        s.wait(500)
+        engine = process_of(a).core.engine
+        s.expect(engine.is_leader and engine.term == 1, "stable_leader")
+        s.finish()
