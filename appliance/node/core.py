@@ -239,7 +239,7 @@ class NodeCore:
             case "transfer_request":
                 self.handover.on_request(frame.transfer_request.target)
             case "clock_sample":
-                self.housekeeping.clocks.heard(member, frame.clock_sample)
+                self.housekeeping.heard_sample(member, frame.clock_sample)
                 return
             case "membership_request":
                 self.changes.on_request(member, frame.membership_request)

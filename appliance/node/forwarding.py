@@ -12,11 +12,14 @@ from typing import Protocol
 
 from appliance.limits import PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX
 from appliance.model import MemberId
-from raftberry.internal.v1 import peer_pb2
+from appliance.node.space import needs_space
+from raftberry.internal.v1 import command_pb2, peer_pb2
 
 
 class Refuse(Protocol):
-    def __call__(self, member: MemberId, requests: list[int], *, is_overload: bool) -> None: ...
+    def __call__(
+        self, member: MemberId, requests: list[int], *, is_overload: bool, text: str = ""
+    ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +42,18 @@ class ForwardQueue:
     def count(self) -> int:
         return len(self._queue)
 
-    def put(self, member: MemberId, frame: peer_pb2.Frame) -> None:
-        """frame.term is this leader's term."""
+    def put(self, member: MemberId, frame: peer_pb2.Frame, *, no_room: str) -> None:
+        """frame.term is this leader's term. no_room: why nothing that needs space is taken."""
         self.entered_term(frame.term)
         overloaded: list[int] = []
+        homeless: list[int] = []
         for request, operation in zip(frame.forward.requests, frame.forward.operations, strict=True):
             if self.has_taken(member, frame.boot_count, request):
                 continue
             self._taken[member] = (frame.boot_count, request)
+            if no_room and needs_space(command_pb2.Operation.FromString(operation)):
+                homeless.append(request)
+                continue
             if len(self._queue) >= PROPOSALS_PENDING_MAX or self._bytes > PROPOSALS_PENDING_BYTES_MAX:
                 overloaded.append(request)
                 continue
@@ -54,6 +61,8 @@ class ForwardQueue:
             self._bytes += len(operation)
         if overloaded:
             self._refuse(member, overloaded, is_overload=True)
+        if homeless:
+            self._refuse(member, homeless, is_overload=True, text=no_room)
 
     def has_taken(self, member: MemberId, boot_count: int, request: int) -> bool:
         """Whether it may have been proposed here, since this process started."""

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from appliance.clock import Clock
 from appliance.consensus import ConsensusOptions, Engine, EventLog, LogImage
+from appliance.errors import Overloaded
 from appliance.model import Member, MemberId, Position
 from appliance.node.budget import WriteBudget
 from appliance.node.clocks import Clocks
@@ -20,10 +21,11 @@ from appliance.node.identity import Self
 from appliance.node.log_sizes import LogSizes
 from appliance.node.options import NodeOptions
 from appliance.node.retention import RetentionKeeper
+from appliance.node.rooms import Rooms
 from appliance.node.scrub import Scrub
 from appliance.node.snapshot_receiver import SnapshotReceiver
 from appliance.node.snapshot_sender import SnapshotSender
-from appliance.node.space import Space
+from appliance.node.space import Space, needs_space
 from appliance.node.workers import Workers
 from appliance.node.writing import WritePath
 from appliance.state import StateMachine
@@ -83,7 +85,8 @@ class Housekeeping:
 
         self._expiring_at = 0
         self.clocks = Clocks(node.clock)
-        self.space = Space(lambda: node.options)
+        self.space, self.rooms = Space(lambda: node.options), Rooms(node.clock)
+        node.writes.no_room = self.no_room
         self.budget = WriteBudget(node.clock, lambda: node.options.write_budget_bytes)
         node.writes.pace_ns = self.budget.pace_ns
         self.scrub = Scrub(node, node.me.member_id, journal)
@@ -133,7 +136,9 @@ class Housekeeping:
         node, leader = self._node, self._node.engine.leader
         self.clocks.watch()
         if leader is not None and leader != node.me.member_id and self.clocks.is_sample_due():
-            node.send_frame(leader, lambda frame: frame.clock_sample.CopyFrom(self.clocks.sample()))
+            sample = self.clocks.sample()
+            sample.no_room = self.space.refusal()
+            node.send_frame(leader, lambda frame: frame.clock_sample.CopyFrom(sample))
 
     def _clock_doubt(self) -> str:
         """Of the leader, while a policy makes it matter."""
@@ -142,10 +147,21 @@ class Housekeeping:
             return ""
         return self.clocks.doubt(node.me.member_id, node.members)
 
+    def heard_sample(self, member: MemberId, sample: peer_pb2.ClockSample) -> None:
+        self.clocks.heard(member, sample)
+        self.rooms.heard(member, sample)
+
     def check_space(self, operation: command_pb2.Operation) -> None:
         """Raises Overloaded for what needs space when the quota's limit is reached; deletes go on."""
+        reason = self.no_room()
+        if reason and needs_space(operation):
+            raise Overloaded(reason)
+
+    def no_room(self) -> str:
+        """Why this node, and as the leader for all, takes nothing that needs space; empty: it does."""
         self.space.used_bytes = self.store_bytes + self.sizes.total_bytes
-        self.space.check(operation)
+        reason = self.space.refusal()
+        return self.rooms.refusal(self._node.members, reason) if self._node.engine.is_leader else reason
 
     def _checkpoint_if_due(self) -> None:
         if self._is_checkpointing:

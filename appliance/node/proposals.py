@@ -144,7 +144,7 @@ class Proposals:
         stale = [request for request, proposal in self._sent.items() if (proposal.term or 0) < term]
         self._requeue(stale)
 
-    def refused(self, requests: list[int], *, is_overload: bool) -> None:
+    def refused(self, requests: list[int], *, is_overload: bool, text: str = "") -> None:
         """The leader did not take them; another one may.
 
         Of one that was sent twice, a node that does not lead any more only refuses the second: it may be in the
@@ -155,10 +155,8 @@ class Proposals:
             self._requeue([request for request in known if not self._sent[request].is_resent])
             return
         for request in known:
-            reason = "the leader has too many writes waiting"
-            self._give_back(
-                self._sent.pop(request), Overloaded(f"{reason}: this one was refused; retry later")
-            )
+            reason = text or "the leader has too many writes waiting: this one was refused; retry later"
+            self._give_back(self._sent.pop(request), Overloaded(reason))
 
     def lost_trail(self, is_remembered: Callable[[str], bool]) -> None:
         """A snapshot was installed: what was sent may be inside it. Only what counts once is sent again.

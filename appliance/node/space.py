@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from appliance.errors import Overloaded
 from appliance.limits import MIB
 from appliance.node.options import DROP_OLDEST, WRITE_LIMIT_PERCENT, NodeOptions
 from raftberry.internal.v1 import command_pb2
@@ -18,6 +17,10 @@ DROP_AT_PERCENT: Final = 80
 """With `drop_oldest`: below the limit at which writes are refused, so that it is not reached."""
 
 _OFF_LIMITS_WHEN_FULL: Final = frozenset({"write", "put", "set_series"})
+
+
+def needs_space(operation: command_pb2.Operation) -> bool:
+    return operation.WhichOneof("kind") in _OFF_LIMITS_WHEN_FULL
 
 
 class Space:
@@ -32,12 +35,6 @@ class Space:
 
         self._waits_for_checkpoint = False
         self._has_nothing_to_drop_at = -1
-
-    def check(self, operation: command_pb2.Operation) -> None:
-        """Raises Overloaded for what needs space while there is none."""
-        reason = self.refusal()
-        if reason and operation.WhichOneof("kind") in _OFF_LIMITS_WHEN_FULL:
-            raise Overloaded(reason)
 
     def refusal(self) -> str:
         """Why nothing that needs space is taken; empty: it is."""

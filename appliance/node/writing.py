@@ -52,6 +52,9 @@ class WritePath:
         self.feature_level: Callable[[], int] = lambda: features.FIRST
         """Of the cluster, as far as this node has applied the log."""
 
+        self.no_room: Callable[[], str] = lambda: ""
+        """Why nothing that needs space is taken; empty: there is room."""
+
         self._last_count: int | None = None
         """Operations of the entry that was on its way, until it is committed."""
 
@@ -207,7 +210,7 @@ class WritePath:
         A frame may come a second time: of what it may have proposed the first time the sender hears by an entry.
         """
         if self._engine.is_leader and frame.term == self._engine.term:
-            self._forwarded.put(member, frame)
+            self._forwarded.put(member, frame, no_room=self.no_room())
             return
         refused: list[int] = []
         if frame.term > self._engine.led_before:
@@ -215,9 +218,10 @@ class WritePath:
             refused = [number for number in requests if not self._forwarded.has_taken(member, boot, number)]
         self._refuse(member, refused, is_overload=False)
 
-    def _refuse(self, member: MemberId, requests: list[int], *, is_overload: bool) -> None:
+    def _refuse(self, member: MemberId, requests: list[int], *, is_overload: bool, text: str = "") -> None:
         frame = self._new_frame()
         frame.forward_refused.requests.extend(requests)
+        frame.forward_refused.text = text
         reasons = peer_pb2.ForwardRefused.Reason
         frame.forward_refused.reason = reasons.REASON_OVERLOADED if is_overload else reasons.REASON_NOT_LEADER
         self._send(member, frame, False)
@@ -232,7 +236,7 @@ class WritePath:
     def on_forward_refused(self, member: MemberId, frame: peer_pb2.Frame) -> None:
         refused = frame.forward_refused
         is_overload = refused.reason == peer_pb2.ForwardRefused.Reason.REASON_OVERLOADED
-        self._proposals.refused(list(refused.requests), is_overload=is_overload)
+        self._proposals.refused(list(refused.requests), is_overload=is_overload, text=refused.text)
         if not is_overload:
             self._engine.leader_denied(member, frame.term)
 
