@@ -162,7 +162,8 @@ class Losses:
 
     def _is_known_to_all(self, machine: Machine, disk: MemoryDisk) -> bool:
         """Every sound peer is up, and has seen more of the machine than the image will claim."""
-        held = decode_state(disk.state).hard_state.high_index
+        # A start lays the journal out to where the store stands, if that is farther.
+        held = max(decode_state(disk.state).hard_state.high_index, disk.image.position.index)
         boots = decode_boot_count(disk.boot_count) + 1
         if machine.process is None:
             return False

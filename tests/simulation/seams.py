@@ -10,17 +10,21 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
+from types import FunctionType, ModuleType
+from typing import cast
 
 import pysyncobj.syncobj as syncobj
 
 from appliance.consensus import flow, log, snapshot
 from appliance.node import batch, forwarding, log_sizes, proposals
+from appliance.state import checkpoint
+from appliance.state.moment import ITEMS_PER_TURN, Moment
 from tests.simulation.guards import watched
 
-Sizes = tuple[tuple[ModuleType, str, int], ...]
+Owner = ModuleType | FunctionType
+Sizes = tuple[tuple[Owner, str, object], ...]
 
-_TINY: tuple[tuple[ModuleType, str, tuple[int, ...]], ...] = (
+_TINY: tuple[tuple[Owner, str, tuple[object, ...]], ...] = (
     (log_sizes, "MARK_BYTES", (200,)),
     (snapshot, "SNAPSHOT_CHUNK_BYTES", (600, 2_000, 6_000)),
     (batch, "BATCH_BYTES_TARGET", (1_500, 6_000)),
@@ -30,6 +34,8 @@ _TINY: tuple[tuple[ModuleType, str, tuple[int, ...]], ...] = (
     (log, "LOG_SLICE_BYTES_MAX", (1_200,)),
     (proposals, "PROPOSALS_PENDING_MAX", (40, 200)),
     (forwarding, "PROPOSALS_PENDING_MAX", (30, 150)),
+    (checkpoint, "ITEMS_PER_TURN", (1, 4, ITEMS_PER_TURN)),
+    (cast(FunctionType, Moment.capture_some), "__defaults__", ((1,), (4,), (ITEMS_PER_TURN,))),
 )
 TINIEST: Sizes = tuple((module, name, sizes[0]) for module, name, sizes in _TINY)
 
@@ -44,7 +50,7 @@ def applied(
     seconds: Callable[[], float], rng: random.Random, sizes: Sizes, counts: Counter[str]
 ) -> Iterator[None]:
     """seconds: the clock of the machine that is at work. counts: where the guard's rules are counted."""
-    rebound: list[tuple[type | ModuleType, str, object]] = [
+    rebound: list[tuple[type | Owner, str, object]] = [
         (syncobj, "monotonicTime", seconds),
         (syncobj, "random", rng),
         *watched(counts),
