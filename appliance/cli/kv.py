@@ -13,6 +13,7 @@ from typing import Final
 
 import click
 
+from appliance.cli.arguments import ValueCommand
 from appliance.cli.common import (
     CONSISTENCIES,
     DurationType,
@@ -50,7 +51,7 @@ def kv() -> None:
     """
 
 
-@kv.command()
+@kv.command(cls=ValueCommand)
 @click.argument("key")
 @click.argument("value", required=False)
 @click.option(

@@ -8,6 +8,7 @@ from typing import Final
 
 import click
 
+from appliance.cli.arguments import ValueCommand
 from appliance.cli.common import (
     CONSISTENCIES,
     DurationType,
@@ -50,7 +51,7 @@ class TimeType(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command(cls=ValueCommand)
 @click.argument("sensor")
 @click.argument("metric")
 @click.argument("value")
