@@ -7,11 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Final
+from typing import IO
 
 import click
 
 from appliance.cli.common import connect, connection_options, note, output_option
+from appliance.cli.files import whole_file
 from appliance.cli.output import emit_one, human_size
 from appliance.cli.times import format_time
 from appliance.client.methods import BACKUP
@@ -22,11 +23,8 @@ from appliance.model import hex_id
 from appliance.node.backup import BackupReader
 from appliance.node.restoring import NewNode, restore
 from appliance.peers.founding import derive_cluster_id
-from appliance.storage.files import sync_directory
 from appliance.units import Duration
 from raftberry.v1 import maintenance_pb2, reading_pb2
-
-PARTIAL: Final = ".partial"
 
 
 class _Received:
@@ -66,21 +64,12 @@ def backup_command(
     \b
     Example: raftberry backup /media/usb/raftberry-$(date +%F).backup
     """
-    partial = file.with_name(file.name + PARTIAL)
     consistency = reading_pb2.CONSISTENCY_LOCAL if local else reading_pb2.CONSISTENCY_LINEARIZABLE
     request = maintenance_pb2.BackupRequest(consistency=consistency)
-    try:
-        with connect(endpoints, timeout) as connection, partial.open("wb") as kept:
-            received = _Received(connection.stream(BACKUP, request), kept)
-            reader = BackupReader(received)
-            tables = Counter(table for table, _, _ in reader.records())
-            kept.flush()
-            os.fsync(kept.fileno())
-        partial.replace(file)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    sync_directory(file.absolute().parent)
+    with connect(endpoints, timeout) as connection, whole_file(file) as kept:
+        received = _Received(connection.stream(BACKUP, request), kept)
+        reader = BackupReader(received)
+        tables = Counter(table for table, _, _ in reader.records())
     emit_one(
         _described(reader, tables) | {"file": str(file), "size": human_size(received.size_bytes)}, output
     )

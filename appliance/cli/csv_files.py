@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import IO, Final
 import click
 
 from appliance.cli.common import connect, connection_options, note
+from appliance.cli.files import whole_file
 from appliance.cli.times import format_time, parse_time
 from appliance.client.connection import Connection
 from appliance.client.methods import GET_PRODUCER, QUERY
@@ -120,7 +120,9 @@ def export_csv(
         if file is None:
             write_rows(responses, sys.stdout)
         else:
-            _write_whole(responses, file)
+            with whole_file(file, encoding="utf-8") as out:
+                count = write_rows(responses, out)
+            note(f"{count} readings written to {file}")
 
 
 def parse_rows(file: Path, *, is_integer: bool) -> Iterator[tuple[int, float]]:
@@ -182,22 +184,6 @@ def write_rows(responses: Iterable[reading_pb2.QueryResponse], out: IO[str]) -> 
     if count == 0:
         raise NotFound("the series does not exist or has no readings")
     return count
-
-
-def _write_whole(responses: Iterable[reading_pb2.QueryResponse], file: Path) -> None:
-    """The file appears complete or not at all."""
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=file.parent, prefix=f".{file.name}.", delete=False
-    ) as out:
-        temporary = Path(out.name)
-        try:
-            count = write_rows(responses, out)
-        except BaseException:
-            temporary.unlink()
-            raise
-    temporary.chmod(0o644)
-    temporary.replace(file)
-    note(f"{count} readings written to {file}")
 
 
 def _column(file: Path, header: list[str], name: str) -> int:
