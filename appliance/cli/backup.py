@@ -71,7 +71,9 @@ def backup_command(
         reader = BackupReader(received)
         tables = Counter(table for table, _, _ in reader.records())
     emit_one(
-        _described(reader, tables) | {"file": str(file), "size": human_size(received.size_bytes)}, output
+        _described(reader, tables)
+        | {"file": click.format_filename(file), "size": human_size(received.size_bytes)},
+        output,
     )
 
 
@@ -99,7 +101,7 @@ def restore_command(
         reader = BackupReader(source)
         if check:
             tables = Counter(table for table, _, _ in reader.records())
-            emit_one(_described(reader, tables) | {"file": str(file)}, output)
+            emit_one(_described(reader, tables) | {"file": click.format_filename(file)}, output)
             return
         config = load(path=None, environment=os.environ, flags={"node.name": name, "storage.data": data})
         rng = system_random()

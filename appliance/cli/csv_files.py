@@ -67,6 +67,7 @@ def import_csv(
     \b
     Example: raftberry import kitchen.csv --sensor kitchen --metric temperature
     """
+    name = click.format_filename(file.name)
     row_count = sum(1 for _ in parse_rows(file, is_integer=integer))
     chunk_count = -(-row_count // CHUNK_ROWS)
     producer_id = import_producer_id(file, sensor=sensor, metric=metric, is_integer=integer)
@@ -76,9 +77,7 @@ def import_csv(
             producer_id, highest = f"{producer_id}-{_next_attempt(connection, producer_id)}", 0
         skipped = max(0, min(highest, chunk_count) - CHUNKS_IN_FLIGHT)
         if highest:
-            note(
-                f"{file.name}: resuming, {min(highest, chunk_count)} of {chunk_count} chunks were begun before"
-            )
+            note(f"{name}: resuming, {min(highest, chunk_count)} of {chunk_count} chunks were begun before")
         writer = ResumingWriter(
             connection,
             producer_id=producer_id,
@@ -89,14 +88,14 @@ def import_csv(
         chunks = make_chunks(parse_rows(file, is_integer=integer), sensor, metric, is_integer=integer)
         source = (chunk for chunk in chunks if chunk.sequence > skipped)
         written = 0
-        with click.progressbar(length=row_count, label=file.name, file=sys.stderr) as progress:
+        with click.progressbar(length=row_count, label=name, file=sys.stderr) as progress:
             progress.update(skipped * CHUNK_ROWS)
             with closing(writer.acknowledgements(source)) as acknowledgements:
                 for one in acknowledgements:
                     count = len(one.batch.readings[0].time_unix_nano)
                     written += 0 if one.is_duplicate else count
                     progress.update(count)
-    click.echo(f"{file.name}: {row_count} rows in {sensor} {metric}, {written} written now")
+    click.echo(f"{name}: {row_count} rows in {sensor} {metric}, {written} written now")
 
 
 @click.command("export")
@@ -122,7 +121,7 @@ def export_csv(
         else:
             with whole_file(file, encoding="utf-8") as out:
                 count = write_rows(responses, out)
-            note(f"{count} readings written to {file}")
+            note(f"{count} readings written to {click.format_filename(file)}")
 
 
 def parse_rows(file: Path, *, is_integer: bool) -> Iterator[tuple[int, float]]:

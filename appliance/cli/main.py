@@ -115,6 +115,7 @@ def cli() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line; the exit status. Never raises, unless a trace was asked for."""
+    _open_closed_streams()
     # Read by gRPC when it is imported, with the command: its own log lines are not for users.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     os.environ[CIPHERS_VARIABLE] = RESTRICTED_CIPHERS
@@ -131,7 +132,7 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
-        return _report(error)
+        return _report(error, arguments)
     return status if isinstance(status, int) else EXIT_OK
 
 
@@ -153,7 +154,15 @@ _STATUSES: Final[tuple[tuple[tuple[type[errors.RaftberryError], ...], int], ...]
 )
 
 
-def _report(error: Exception) -> int:
+def _open_closed_streams() -> None:
+    """`>&-` leaves no stream to print to, and its descriptor to the first file that is opened."""
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
+def _report(error: Exception, arguments: Sequence[str]) -> int:
     if isinstance(error, click.ClickException):
         error.show()
     elif isinstance(error, errors.OutcomeUnknown):
@@ -162,12 +171,21 @@ def _report(error: Exception) -> int:
         _complain(str(error))
     elif isinstance(error, OSError):
         _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    elif isinstance(error, UnicodeEncodeError) and (wrong := _not_utf8(arguments)):
+        _complain(f"the argument '{wrong}' is not UTF-8, as names, patterns and labels are; type it anew")
+        return EXIT_USAGE
     else:
         _complain(
             f"internal error: {type(error).__name__}: {error}\n"
             f"Please report it, with the trace that {TRACEBACK_VARIABLE}=1 shows."
         )
     return exit_status(error)
+
+
+def _not_utf8(arguments: Sequence[str]) -> str:
+    """The first argument that no request can carry, its bytes escaped. Values and paths may be any bytes."""
+    readable = (os.fsencode(one).decode("utf-8", "backslashreplace") for one in arguments)
+    return next((text for text, one in zip(readable, arguments, strict=True) if text != one), "")
 
 
 def _complain(text: str) -> None:

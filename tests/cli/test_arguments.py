@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.cli.conftest import Raftberry
@@ -37,3 +39,63 @@ def test_a_negative_number_is_a_value_wherever_the_options_stand(
     assert [list(series.values()) for series in nodes[0].memory.series.values()] == 2 * [[float(text)]]
     assert raftberry("kv", "put", "neg", text, "--if-mod-revision", "0").status == 0
     assert nodes[0].memory.keys["neg"].value == text.encode()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("write", "\udcff", "t", "1"),
+        ("latest", "\udcff"),
+        ("query", "\udcff"),
+        ("watch", "\udcff"),
+        ("kv", "get", "a\udcff"),
+        ("kv", "put", "a\udcff", "1"),
+        ("series", "list", "\udcff"),
+        ("series", "set", "a", "b", "--label", "floor=\udcff"),
+        ("members", "remove", "\udcff"),
+        ("policy", "set", "\udcff", "--keep", "1d"),
+        ("token", "create", "\udcff"),
+        ("transfer", "\udcff"),
+        ("import", "readings.csv", "--sensor", "\udcff", "--metric", "b"),
+        ("-\udcff",),
+        ("\udcff",),
+    ],
+)
+def test_an_argument_that_is_not_utf8_is_wrong_usage(
+    raftberry: Raftberry, nodes: list[FakeNode], tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    file = tmp_path / "readings.csv"
+    file.write_text("timestamp,value\n1,1\n")
+    result = raftberry(*(str(file) if one == "readings.csv" else one for one in arguments))
+    assert (result.status, result.out) == (2, "")
+    assert "internal error" not in result.err
+    if not arguments[0].startswith(("-", "\udcff")):
+        assert "is not UTF-8" in result.err
+        assert "\\xff" in result.err
+
+
+def test_a_value_and_a_file_name_may_be_any_bytes(
+    raftberry: Raftberry, nodes: list[FakeNode], tmp_path: Path
+) -> None:
+    assert raftberry("kv", "put", "key", "\udcff").status == 0
+    assert nodes[0].memory.keys["key"].value == b"\xff"
+    file = tmp_path / "\udcff.csv"
+    file.write_text("timestamp,value\n1,1\n")
+    result = raftberry("import", str(file), "--sensor", "a", "--metric", "b")
+    assert (result.status, "1 rows in a b" in result.out) == (0, True)
+    assert raftberry("export", str(file), "--sensor", "a", "--metric", "b").status == 0
+
+
+def test_a_closed_standard_output_is_no_bug(raftberry: Raftberry, monkeypatch: pytest.MonkeyPatch) -> None:
+    raftberry("write", "a", "b", "1")
+    raftberry("kv", "put", "key", "1")
+    for arguments in (
+        ("latest",),
+        ("export", "--sensor", "a", "--metric", "b"),
+        ("kv", "get", "key", "--raw"),
+        ("--help",),
+    ):
+        with monkeypatch.context() as closed:
+            closed.setattr("sys.stdout", None)
+            assert raftberry(*arguments).status == 0, arguments
+            assert raftberry(*arguments).err == ""
