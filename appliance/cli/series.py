@@ -83,6 +83,8 @@ def set_series(
     \b
     Example: raftberry series set kitchen temperature --unit Cel --label floor=1
     """
+    if not unit and not labels:
+        raise click.UsageError("Give --unit, --label or both: they can be set only once.")
     pairs = dict(_split_label(label) for label in labels)
     request = reading_pb2.SetSeriesRequest(sensor=sensor, metric=metric, unit=unit, labels=pairs)
     with connect(endpoints, timeout) as connection:

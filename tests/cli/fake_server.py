@@ -159,6 +159,10 @@ class FakeNode(
         ]  # fmt: skip
         yield reading_pb2.ListSeriesResponse(series=found, index=self.memory.index)
 
+    def SetSeries(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.enter("SetSeries", request, context)
+        return reading_pb2.SetSeriesResponse(index=self.memory.index, term=1)
+
     def GetProducer(self, request: Any, context: grpc.ServicerContext) -> Any:
         self.enter("GetProducer", request, context)
         highest = max(self.memory.producers.get(request.producer_id, ()), default=0)

@@ -99,3 +99,12 @@ def test_a_closed_standard_output_is_no_bug(raftberry: Raftberry, monkeypatch: p
             closed.setattr("sys.stdout", None)
             assert raftberry(*arguments).status == 0, arguments
             assert raftberry(*arguments).err == ""
+
+
+def test_series_set_needs_what_it_is_to_set(raftberry: Raftberry, nodes: list[FakeNode]) -> None:
+    result = raftberry("series", "set", "fresh", "x")
+    assert (result.status, nodes[0].calls) == (2, [])
+    assert "Give --unit, --label or both: they can be set only once." in result.err
+    raftberry("series", "set", "fresh", "x", "--unit", "Cel")
+    raftberry("series", "set", "fresh", "x", "--label", "floor=1")
+    assert nodes[0].calls == ["SetSeries", "SetSeries"]
