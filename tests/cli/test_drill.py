@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +28,7 @@ from appliance.cli.drill.record import COLUMNS, Setting, Span, is_clean, make_re
 from appliance.cli.drill.report import render
 from appliance.cli.main import EXIT_USAGE, run
 from appliance.client.steady import Acknowledged, Look
+from appliance.errors import RaftberryError
 
 
 def acknowledged(*times_s: float, latency_s: float = 0.01) -> list[Acknowledged]:
@@ -177,3 +181,62 @@ def test_a_cluster_in_use_has_no_other_fault_than_a_transfer(
     arguments = ["drill", "-e", "127.0.0.1:1", "--yes-disturb-this-cluster", "--fault", name]
     assert run(arguments) == EXIT_USAGE
     assert TRANSFER in capsys.readouterr().err
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A drill that measures in no time; how often it did."""
+    done: list[str] = []
+
+    def drill(*_: object) -> Any:
+        done.append("drill")
+        return record_of([1, 2, 3, 4, 5, 6, 7])
+
+    monkeypatch.setattr("appliance.cli.drill.command._drill_own", drill)
+    return done
+
+
+@pytest.mark.parametrize("option", ["--report", "--json"])
+def test_a_file_that_can_not_be_written_is_refused_before_anything_is_measured(
+    capsys: pytest.CaptureFixture[str], measured: list[str], tmp_path: Path, option: str
+) -> None:
+    (tmp_path / "file").touch()
+    for wrong, complaint in {
+        tmp_path / "nope" / "x": "nope does not exist",
+        tmp_path / "file" / "x": "file is not a directory",
+        tmp_path: "is a directory",
+    }.items():
+        assert run(["drill", option, str(wrong)]) == EXIT_USAGE
+        assert complaint in capsys.readouterr().err
+    assert measured == []
+
+
+def test_what_was_measured_is_printed_also_when_a_file_fails(
+    capsys: pytest.CaptureFixture[str], measured: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report, figures = tmp_path / "drill.html", tmp_path / "drill.json"
+    assert run(["drill", "--report", str(report), "--json", str(figures)]) == 0
+    assert len(json.loads(figures.read_text())["faults"]) == 1
+    assert "<html" in report.read_text()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(report))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    capsys.readouterr()
+    assert run(["drill", "--report", str(report)]) == 1
+    printed = capsys.readouterr()
+    assert "leader-killed" in printed.out
+    assert "7 writes acknowledged" in printed.err
+    assert f"{report}: No space left on device" in printed.err
+
+
+def test_files_are_written_also_when_nobody_reads_the_table(
+    measured: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> None:
+        raise RaftberryError("nobody reads")
+
+    monkeypatch.setattr("appliance.cli.drill.command.emit", gone)
+    assert run(["drill", "--report", str(tmp_path / "drill.html")]) == 1
+    assert [one.name for one in tmp_path.iterdir()] == ["drill.html"]

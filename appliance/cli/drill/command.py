@@ -6,6 +6,7 @@ Invariant: whatever ends it, nothing that it started or wrote is left: no proces
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shlex
 import signal
@@ -54,6 +55,21 @@ WRITES_PER_SECOND_MAX: Final = 2_000
 READ_BACK_TIMEOUT: Final = Duration(120 * 10**9)
 
 
+def _writable(_: click.Context, __: click.Parameter, file: Path | None) -> Path | None:
+    """Known before minutes of measuring, not behind them."""
+    if file is None or file.exists():
+        return file
+    if not file.parent.is_dir():
+        what = "is not a directory" if file.parent.exists() else "does not exist"
+        raise click.BadParameter(f"{file}: {file.parent} {what}; name a file in a directory that is there.")
+    if not os.access(file.parent, os.W_OK | os.X_OK):
+        raise click.BadParameter(f"{file}: you may not write into {file.parent}; name a file where you may.")
+    return file
+
+
+_new_file: Final = click.Path(dir_okay=False, writable=True, path_type=Path)
+
+
 @click.command()
 @click.option("--nodes", type=click.Choice(NODES), default="3", show_default=True, help="Of its own cluster.")
 @click.option(
@@ -83,10 +99,8 @@ READ_BACK_TIMEOUT: Final = Duration(120 * 10**9)
     type=click.Path(exists=True, file_okay=False, writable=True, path_type=Path),
     help="Where its own cluster keeps its data, on the disk to measure.  [default: the system's for temporary files]",
 )
-@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Also as one page of HTML.")
-@click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Also all figures as JSON."
-)
+@click.option("--report", type=_new_file, callback=_writable, help="Also as one page of HTML.")
+@click.option("--json", "json_file", type=_new_file, callback=_writable, help="Also all figures as JSON.")
 @click.option(
     "--yes-disturb-this-cluster",
     "is_agreed",
@@ -238,13 +252,16 @@ def _setting(order: Order, nodes: int) -> Setting:
 
 
 def _publish(record: Record, order: Order) -> int:
-    if order.json_file:
-        order.json_file.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-    if order.report:
-        order.report.write_text(render(record), "utf-8")
-    emit(rows(record), COLUMNS, order.output)
-    sys.stdout.flush()
-    note(verdict(record))
+    """What was measured is shown, whatever becomes of the files, and written, whatever becomes of the pipe."""
+    try:
+        emit(rows(record), COLUMNS, order.output)
+        sys.stdout.flush()
+        note(verdict(record))
+    finally:
+        if order.json_file:
+            order.json_file.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        if order.report:
+            order.report.write_text(render(record), "utf-8")
     return EXIT_OK if is_clean(record) else EXIT_ERROR
 
 
