@@ -13,6 +13,7 @@ from typing import Final
 
 import click
 
+from appliance import limits
 from appliance.cli.arguments import ValueCommand
 from appliance.cli.common import (
     CONSISTENCIES,
@@ -86,9 +87,15 @@ def put(
         raise click.UsageError("Give a VALUE or a --file.")
     if ttl is not None and ttl < 10**9:
         raise click.UsageError("--ttl is counted in whole seconds, from 1s on.")
+    content = file.read_bytes() if file else (value or "").encode(errors="surrogateescape")
+    if len(content) > limits.VALUE_BYTES_MAX:
+        raise click.BadParameter(
+            f"{len(content)} bytes; a value has at most {limits.VALUE_BYTES_MAX}: keys hold settings, not files.",
+            param_hint="--file" if file else "VALUE",
+        )
     request = key_value_pb2.PutRequest(
         key=key,
-        value=file.read_bytes() if file else (value or "").encode(errors="surrogateescape"),
+        value=content,
         if_mod_revision=if_mod_revision,
         ttl_seconds=(ttl or 0) // 10**9,
         producer_id=producer or "",

@@ -90,6 +90,12 @@ class Connection:
         self, endpoint: str, method: Method[Request, Response], request: Request, *, timeout_s: float
     ) -> Response:
         """The response of this endpoint."""
+        size_bytes = request.ByteSize()
+        if size_bytes > limits.MESSAGE_BYTES_MAX:
+            raise errors.InvalidArgument(
+                "request",
+                f"{size_bytes} bytes; a message has at most {limits.MESSAGE_BYTES_MAX}; send less at once",
+            )
         channel = self.ready_channel(endpoint)
         call: grpc.UnaryUnaryMultiCallable[Request, Response] = channel.unary_unary(
             method.path, method.request.SerializeToString, method.response.FromString

@@ -104,6 +104,9 @@ def _classify(failure: Failure, endpoint: str) -> errors.RaftberryError:
         return errors.HistoryGone(text, int(earliest) if earliest.isdecimal() else 0)
     if failure.reason in _BY_REASON and (failure.is_not_applied or failure.reason != "NO_LEADER"):
         return _BY_REASON[failure.reason](text)
+    if failure.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0] and not failure.reason:
+        # gRPC's own limits, of a message's size before all: what does not fit now will not fit later.
+        return NotServed(f"{endpoint} refused the request: {text}")
     if failure.code in _BY_CODE:
         return _BY_CODE[failure.code](text)
     if failure.is_not_applied:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from appliance import limits
 from appliance.client import connection
+from appliance.client.methods import PUT
+from appliance.errors import InvalidArgument
+from raftberry.v1 import key_value_pb2
 from tests.cli.conftest import Raftberry
 from tests.cli.fake_server import FakeNode, abort
 
@@ -114,3 +119,53 @@ def test_a_watch_whose_history_is_gone_ends_with_an_error(
     result = raftberry("watch", "--after", "3")
     assert result.status == 1
     assert "earliest is 500" in result.err
+
+
+def test_a_request_larger_than_a_message_is_refused_before_it_is_sent(
+    raftberry: Raftberry, nodes: list[FakeNode], tmp_path: Path
+) -> None:
+    file = tmp_path / "value"
+    for size, sent in ((limits.VALUE_BYTES_MAX, ["Put"]), (limits.VALUE_BYTES_MAX + 1, []), (5_000_000, [])):
+        file.write_bytes(bytes(size))
+        nodes[0].calls.clear()
+        result = raftberry("kv", "put", "key", "--file", str(file))
+        assert (result.status, nodes[0].calls) == (0 if sent else 2, sent)
+        assert (
+            sent or f"{size} bytes; a value has at most 262144: keys hold settings, not files" in result.err
+        )
+
+
+def test_no_call_sends_more_than_a_message_may_have(nodes: list[FakeNode]) -> None:
+    with connection.Connection([nodes[0].address]) as client:
+        request = key_value_pb2.PutRequest(key="key")
+        request.value = bytes(limits.MESSAGE_BYTES_MAX - len(request.SerializeToString()) - 5)
+        assert request.ByteSize() == limits.MESSAGE_BYTES_MAX
+        client.call(PUT, request)
+        request.value += b"1"
+        with pytest.raises(InvalidArgument, match=r"request: 4194305 bytes; a message has at most 4194304"):
+            client.call(PUT, request)
+    assert nodes[0].calls == ["Put"]
+
+
+def test_what_grpc_itself_finds_too_large_is_not_sent_again(
+    raftberry: Raftberry, nodes: list[FakeNode]
+) -> None:
+    def too_large(method: str, request: Any, context: grpc.ServicerContext) -> None:
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "SERVER: Received message larger than max")
+
+    nodes[0].misbehave = too_large
+    result = raftberry(*WRITE)
+    assert (result.status, nodes[0].calls, nodes[1].calls) == (1, ["Write"], [])
+    assert f"{nodes[0].address} refused the request: SERVER: Received message larger" in result.err
+    assert "outcome is unknown" not in result.err
+
+
+@pytest.mark.parametrize("reason", ["OVERLOADED", "RATE_LIMITED"])
+def test_a_node_that_has_no_room_now_is_asked_again(
+    raftberry: Raftberry, nodes: list[FakeNode], reason: str
+) -> None:
+    nodes[0].misbehave = first_write_fails(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, reason=reason, outcome="NOT_APPLIED"
+    )
+    assert raftberry(*WRITE).status == 0
+    assert nodes[1].calls == ["Write"]
