@@ -26,16 +26,27 @@ def whole_file(file: Path, *, encoding: str | None = None) -> Iterator[IO[Any]]:
         return
     target = Path(os.path.realpath(file))
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
-    try:
-        with partial.open("x" if encoding else "xb", encoding=encoding) as out:
+    with _named(file, partial), partial.open("x" if encoding else "xb", encoding=encoding) as out:
+        try:
             yield out
             out.flush()
             os.fsync(out.fileno())
-        partial.replace(target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+            partial.replace(target)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
     sync_directory(target.parent)
+
+
+@contextmanager
+def _named(file: Path, partial: Path) -> Iterator[None]:
+    """Errors name the file that was typed, not the one beside it."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename in (None, str(partial)):
+            raise OSError(error.errno, error.strerror, str(file)) from error
+        raise
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -93,3 +94,28 @@ def test_the_umask_decides_who_may_read_a_new_file(
         os.umask(before)
     assert stat.S_IMODE(file.stat().st_mode) == mode
     assert file.read_bytes() == COMMANDS[kind][2]
+
+
+def test_an_error_names_the_file_that_was_typed(raftberry: Raftberry, kind: str, tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "nope" / "file")
+    for file, why in {
+        tmp_path / "nope" / "file": "No such file or directory",
+        link: "No such file or directory",
+        tmp_path / "plain" / "file": "Not a directory",
+    }.items():
+        result = save(raftberry, kind, file)
+        assert (result.status, result.err) == (1, f"raftberry: {file}: {why}\n")
+
+
+def test_a_full_disk_names_the_file_and_leaves_nothing(
+    raftberry: Raftberry, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("appliance.cli.files.os.fsync", full)
+    result = save(raftberry, kind, tmp_path / "file")
+    assert (result.status, result.err) == (1, f"raftberry: {tmp_path / 'file'}: No space left on device\n")
+    assert list(tmp_path.iterdir()) == []
