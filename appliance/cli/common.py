@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import click
 
@@ -82,8 +83,46 @@ def present_credentials() -> ClientCredentials:
     return ClientCredentials(token=meta.get(_TOKEN, ""), authority_pem=meta.get(_AUTHORITY, b""))
 
 
+_FILLED_BY: Final = {
+    "sensor": "series",
+    "metric": "series",
+    "int_value": "value",
+    "producer_id": "producer",
+    "start_time_unix_nano": "start",
+    "end_time_unix_nano": "end",
+    "step_nano": "step",
+    "keep_nano": "keep",
+    "ttl_seconds": "ttl",
+}
+"""The parameter of a command, where it is not called like the field of the request."""
+
+
+def _in_its_words(command: Command) -> Command:
+    """What a node finds wrong with a field of the request is said of the argument that filled it."""
+
+    @wraps(command)
+    def speaking(*positional: Any, **named: Any) -> Any:
+        try:
+            return command(*positional, **named)
+        except InvalidArgument as error:
+            parameter = _parameter_of(error.field)
+            if parameter is None:
+                raise
+            raise click.BadParameter(error.description, param=parameter) from error
+
+    return cast("Command", speaking)
+
+
+def _parameter_of(field: str) -> click.Parameter | None:
+    context = click.get_current_context()
+    parameters = {parameter.name: parameter for parameter in context.command.params}
+    name = field.rpartition(".")[2].partition("[")[0]
+    return parameters.get(name) or parameters.get(_FILLED_BY.get(name, ""))
+
+
 def connection_options(command: Command) -> Command:
     """--endpoint and --timeout; the command gets `endpoints` and `timeout`. --token and --ca: see connect."""
+    command = _in_its_words(command)
     command = click.option(
         "--ca",
         envvar="RAFTBERRY_CA",

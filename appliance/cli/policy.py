@@ -67,6 +67,10 @@ def set_policy(
       raftberry policy set 'greenhouse/*' --keep 90d --rollup 1m:2y
       raftberry policy set '*' --keep 2y
     """
+    if keep is None and not roll_ups:
+        raise click.UsageError(
+            "Give --keep, --rollup or both; what ends a policy is raftberry policy delete."
+        )
     sensor, metric = _globs(series)
     wanted = policy_pb2.Policy(
         sensor=sensor,

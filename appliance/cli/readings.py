@@ -21,7 +21,7 @@ from appliance.cli.common import (
     require_producer_pair,
 )
 from appliance.cli.output import Row, emit, emit_forever, emit_one, reading_rows
-from appliance.cli.times import parse_time_or_age
+from appliance.cli.times import format_time, parse_time_or_age
 from appliance.client.methods import GET_LATEST, QUERY, WRITE
 from appliance.client.watcher import watch_readings
 from appliance.errors import NotFound
@@ -176,6 +176,12 @@ def query(
         raise click.UsageError("--last and --start exclude each other.")
     if step and not aggregations:
         raise click.UsageError("--step needs --aggregate.")
+    if last is not None:
+        start = time.time_ns() - last
+    if start is not None and end is not None and end < start:
+        raise click.UsageError(
+            f"--end {format_time(end)} lies before the start, {format_time(start)}; give an end behind it."
+        )
     request = reading_pb2.QueryRequest(
         sensor=sensor,
         metric=metric,
@@ -185,7 +191,7 @@ def query(
         quantile=quantile if "percentile" in aggregations else 0,
         step_nano=step or 0,
         consistency=CONSISTENCIES[consistency],
-        start_time_unix_nano=start if last is None else time.time_ns() - last,
+        start_time_unix_nano=start,
         end_time_unix_nano=end,
     )
     columns = ("time", "sensor", "metric", "aggregation", "value") if aggregations else COLUMNS

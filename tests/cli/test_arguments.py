@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 
 from tests.cli.conftest import Raftberry
-from tests.cli.fake_server import FakeNode
+from tests.cli.fake_server import FakeNode, invalid
 
 
 @pytest.mark.parametrize(
@@ -108,3 +110,47 @@ def test_series_set_needs_what_it_is_to_set(raftberry: Raftberry, nodes: list[Fa
     raftberry("series", "set", "fresh", "x", "--unit", "Cel")
     raftberry("series", "set", "fresh", "x", "--label", "floor=1")
     assert nodes[0].calls == ["SetSeries", "SetSeries"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "said"),
+    [
+        (("write", "", "t", "1"), "readings[0].sensor", "'SENSOR': the complaint"),
+        (("write", "a", "t", "1"), "readings[0].metric", "'METRIC': the complaint"),
+        (("write", "a", "t", "1"), "readings[0].time_unix_nano[0]", "'--time': the complaint"),
+        (("write", "a", "t", "1"), "readings[0].int_value", "'VALUE': the complaint"),
+        (("write", "a", "t", "1"), "producer_id", "'--producer': the complaint"),
+        (("query", "a"), "step_nano", "'--step': the complaint"),
+        (("export", "--sensor", "a", "--metric", "b"), "sensor", "'--sensor': the complaint"),
+        (("kv", "put", "", "1"), "key", "'KEY': the complaint"),
+        (("kv", "put", "a", "1"), "ttl_seconds", "'--ttl': the complaint"),
+        (("series", "set", "a", "b", "--unit", "x"), "labels", "'--label': the complaint"),
+        (("write", "a", "t", "1"), "future_field", "future_field: the complaint"),
+    ],
+)
+def test_what_a_node_finds_wrong_is_said_of_the_argument(
+    raftberry: Raftberry, nodes: list[FakeNode], arguments: tuple[str, ...], field: str, said: str
+) -> None:
+    def refuse(method: str, request: Any, context: grpc.ServicerContext) -> None:
+        invalid(context, field, "the complaint")
+
+    nodes[0].misbehave = refuse
+    result = raftberry(*arguments)
+    assert (result.status, result.out) == (2, "")
+    assert said in result.err
+
+
+def test_a_range_that_ends_before_it_begins_is_said_in_dates(
+    raftberry: Raftberry, nodes: list[FakeNode]
+) -> None:
+    result = raftberry("query", "kitchen", "--start", "2027-01-01", "--end", "2026-01-01")
+    assert (result.status, nodes[0].calls) == (2, [])
+    assert "--end 2026-01-01T00:00:00Z lies before the start, 2027-01-01T00:00:00Z" in result.err
+    assert raftberry("query", "--last", "1h", "--end", "-2h").status == 2
+    assert raftberry("query", "--start", "2026-01-01", "--end", "2026-01-01").status == 0
+
+
+def test_a_policy_that_sets_nothing_is_said_in_options(raftberry: Raftberry, nodes: list[FakeNode]) -> None:
+    result = raftberry("policy", "set", "greenhouse/*")
+    assert (result.status, nodes[0].calls) == (2, [])
+    assert "Give --keep, --rollup or both" in result.err
