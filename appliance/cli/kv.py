@@ -172,7 +172,7 @@ def delete(
 def list_keys(
     prefix: str, limit: int, consistency: str, endpoints: tuple[str, ...], timeout: Duration, output: str
 ) -> None:
-    """List keys that begin with PREFIX (default: all).
+    """List keys that begin with PREFIX (default: all). The table cuts long values; -o json has them whole.
 
     \b
     Example: raftberry kv list heating/ -o json

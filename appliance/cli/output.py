@@ -1,7 +1,7 @@
 """Rows on stdout in the format that was asked for: table, json, jsonl or csv.
 
 A row is a dict in column order; every row of one output has the same keys. Units stand in the column's name and
-are made readable only in tables.
+are made readable only in tables. There, what would steer the terminal is escaped, and long values are cut.
 """
 
 from __future__ import annotations
@@ -10,15 +10,20 @@ import csv
 import io
 import json
 import math
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import click
+from rich.cells import cell_len, set_cell_size
 
 from appliance.cli.times import format_time
 from raftberry.v1 import reading_pb2
 
 FORMATS: Final = ("table", "json", "jsonl", "csv")
+
+VALUE_WIDTH_MAX: Final = 60
+"""Columns of a value in a table of many; the other formats have it whole."""
 
 Row = dict[str, object]
 
@@ -60,20 +65,22 @@ def lines(rows: Iterable[Row], columns: Sequence[str], output: str) -> Iterator[
         elif output == "jsonl":
             yield json.dumps(_plain(row), ensure_ascii=False)
         else:
-            yield "  ".join(_text(column, row[column]) for column in columns)
+            yield "  ".join(_cell(column, row[column]) for column in columns)
 
 
 def render_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
     """Aligned columns under their names; numbers to the right."""
     titles = [column.removesuffix("_bytes").replace("_", " ").upper() for column in columns]
-    cells = [[_text(column, row[column]) for column in columns] for row in rows]
-    widths = [max(len(title), *(len(line[i]) for line in cells), 0) for i, title in enumerate(titles)]
+    cells = [[_cell(column, row[column]) for column in columns] for row in rows]
+    widths = [
+        max(cell_len(title), *(cell_len(line[i]) for line in cells), 0) for i, title in enumerate(titles)
+    ]
     is_right = [
         bool(rows) and all(isinstance(row[column], int | float | None) for row in rows) for column in columns
     ]
     return "\n".join(
         "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
+            _padding(cell, width) + cell if right else cell + _padding(cell, width)
             for cell, width, right in zip(line, widths, is_right, strict=True)
         ).rstrip()
         for line in [titles, *cells]
@@ -102,8 +109,32 @@ def human_size(size_bytes: float) -> str:
     return f"{size_bytes:.1f} TiB"
 
 
+def _cell(column: str, value: object) -> str:
+    """A value in a table of many."""
+    text = _text(column, value)
+    if column != "value" or cell_len(text) <= VALUE_WIDTH_MAX:
+        return text
+    return set_cell_size(text, VALUE_WIDTH_MAX - 1).rstrip() + "…"
+
+
+def _padding(cell: str, width: int) -> str:
+    return " " * (width - cell_len(cell))
+
+
 def _text(column: str, value: object) -> str:
-    """A value in a table."""
+    """A value for a person's eyes, on one line."""
+    text = _readable(column, value)
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    """Itself, or its escape where it is no letter, sign or space but would steer the terminal."""
+    if character.isprintable() or unicodedata.category(character) == "Zs":
+        return character
+    return character.encode("unicode_escape").decode()
+
+
+def _readable(column: str, value: object) -> str:
     if value is None or value == "":
         return "-"
     if column.endswith("_bytes") and isinstance(value, int):
