@@ -186,7 +186,11 @@ def list_keys(
 @kv.command("watch")
 @click.argument("key", default="")
 @click.option("--prefix", "is_prefix", is_flag=True, help="All keys that begin with KEY.")
-@click.option("--after", type=click.IntRange(min=0), help="Resume behind this index.  [default: from now]")
+@click.option(
+    "--after",
+    type=click.IntRange(min=0),
+    help="Resume behind this index; 0: all that is kept.  [default: from now]",
+)
 @connection_options
 @output_option
 def watch_key(

@@ -28,7 +28,7 @@ class RollUpType(click.ParamType[tuple[int, int]]):
         try:
             return parse_duration(width), parse_duration(keep) if keep else 0
         except ValueError as error:
-            self.fail(f"{value!r} is not a roll-up like 1m:2y: {error}", param, ctx)
+            self.fail(f"{value!r} is not a roll-up like 1m:2y, or 1m for ever: {error}", param, ctx)
 
 
 @click.group()
@@ -48,7 +48,7 @@ def policy() -> None:
     "roll_ups",
     type=RollUpType(),
     multiple=True,
-    help="Keep windows of this width for that long, as in 1m:2y; repeatable.",
+    help="Keep windows of this width for that long, as in 1m:2y, or 1m for ever; repeatable.",
 )
 @connection_options
 @output_option

@@ -202,7 +202,11 @@ def query(
 @click.command()
 @click.argument("sensor", default="*")
 @click.argument("metric", default="*")
-@click.option("--after", type=click.IntRange(min=0), help="Resume behind this index.  [default: from now]")
+@click.option(
+    "--after",
+    type=click.IntRange(min=0),
+    help="Resume behind this index; 0: all that is kept.  [default: from now]",
+)
 @click.option("--count", type=click.IntRange(min=1), help="End after so many readings.  [default: never]")
 @connection_options
 @output_option

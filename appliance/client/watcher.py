@@ -30,7 +30,7 @@ PAUSE_S_MAX: Final = 1.0
 def watch_readings(
     connection: Connection, request: reading_pb2.WatchRequest, *, on_trouble: Callable[[str], None]
 ) -> Iterator[list[reading_pb2.WatchResponse]]:
-    """Messages of one log entry at a time, for ever."""
+    """Messages of one log entry at a time, for ever. after_index 0: from the earliest that the node has kept."""
     return _watch(connection, WATCH, request, on_trouble)
 
 
@@ -40,7 +40,7 @@ def watch_keys(
     *,
     on_trouble: Callable[[str], None],
 ) -> Iterator[list[key_value_pb2.KeyValueServiceWatchResponse]]:
-    """Messages of one log entry at a time, for ever."""
+    """As watch_readings."""
     return _watch(connection, WATCH_KEYS, request, on_trouble)
 
 
@@ -50,10 +50,11 @@ def _watch(
     request: WatchedRequest,
     on_trouble: Callable[[str], None],
 ) -> Iterator[list[WatchedResponse]]:
-    if not request.HasField("after_index"):
-        # "From now" is settled once, or what comes while the watch changes nodes would be missed.
+    is_from_now = not request.HasField("after_index")
+    if is_from_now or request.after_index == 0:
+        # Settled once, or what comes while the watch changes nodes would be missed.
         status = connection.call(GET_STATUS, cluster_pb2.GetStatusRequest())
-        request.after_index = status.applied_index
+        request.after_index = status.applied_index if is_from_now else status.earliest_index
     pause_s = PAUSE_S_MIN
     while True:
         endpoint = connection.in_order()[0]

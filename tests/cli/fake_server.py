@@ -64,6 +64,7 @@ class Memory:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.index = 10
+        self.earliest = 1
         self.series: dict[tuple[str, str], dict[int, float]] = {}
         self.keys: dict[str, key_value_pb2.KeyValue] = {}
         self.producers: dict[str, set[int]] = {}
@@ -151,6 +152,11 @@ class FakeNode(
 
     def Watch(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         self.enter("Watch", request, context)
+        if request.after_index < self.memory.earliest:
+            abort(
+                context, grpc.StatusCode.OUT_OF_RANGE, f"the log behind index {request.after_index} was trimmed",
+                reason="HISTORY_GONE", outcome="NOT_APPLIED", earliest_index=self.memory.earliest,
+            )  # fmt: skip
         for index, readings in list(self.memory.log):
             if index > request.after_index:
                 for number, one in enumerate(readings, start=1):
@@ -197,6 +203,7 @@ class FakeNode(
             applied_index=self.memory.index,
             last_index=self.memory.index,
             durable_index=self.memory.index,
+            earliest_index=self.memory.earliest,
             has_quorum=bool(self.memory.leader),
             peers=peers if is_leader else [],
             readings_per_second=12.5,

@@ -208,3 +208,28 @@ def test_what_a_command_imports_is_not_searched_for_garbage() -> None:
         assert gc.get_freeze_count() > 0
     finally:
         gc.unfreeze()
+
+
+@pytest.mark.parametrize(("after", "indices"), [("0", [14, 15]), ("13", [14, 15]), ("14", [15])])
+def test_a_watch_after_0_begins_with_the_earliest_that_is_kept(
+    raftberry: Raftberry, nodes: list[FakeNode], after: str, indices: list[int]
+) -> None:
+    for value in range(5):
+        raftberry("write", "kitchen", "temperature", str(value), "--time", TIME)
+    nodes[0].memory.earliest = 13
+    result = raftberry("watch", "--after", after, "--count", str(len(indices)), "-o", "jsonl")
+    assert result.status == 0
+    assert [json.loads(line)["index"] for line in result.out.splitlines()] == indices
+
+
+def test_a_watch_behind_what_was_trimmed_says_so(raftberry: Raftberry, nodes: list[FakeNode]) -> None:
+    nodes[0].memory.earliest = 13
+    result = raftberry("watch", "--after", "1")
+    assert result.status == 1
+    assert "the log behind index 1 was trimmed" in result.err
+
+
+def test_the_help_says_what_0_and_a_width_alone_mean(raftberry: Raftberry) -> None:
+    for command in (("watch",), ("kv", "watch")):
+        assert "0: all that is kept" in " ".join(raftberry(*command, "--help").out.split())
+    assert "1m for ever" in " ".join(raftberry("policy", "set", "--help").out.split())
