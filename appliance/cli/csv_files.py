@@ -20,6 +20,7 @@ import click
 from appliance.cli.common import connect, connection_options, note
 from appliance.cli.files import whole_file
 from appliance.cli.times import format_time, parse_time
+from appliance.cli.values import parse_value
 from appliance.client.connection import Connection
 from appliance.client.methods import GET_PRODUCER, QUERY
 from appliance.client.writer import Batch, ResumingWriter
@@ -32,8 +33,6 @@ CHUNK_ROWS: Final = 1_000
 
 CHUNKS_IN_FLIGHT: Final = 16
 """A resumed import sends this many chunks again: of those in flight a later one may be in before an earlier."""
-
-INT64_RANGE: Final = range(-(2**63), 2**63)
 
 sensor_option = click.option("--sensor", required=True, help="Sensor of the series.")
 metric_option = click.option("--metric", required=True, help="Metric of the series.")
@@ -137,7 +136,18 @@ def parse_rows(file: Path, *, is_integer: bool) -> Iterator[tuple[int, float]]:
         except csv.Error as error:
             raise CsvError(f"{file}: line {reader.line_num}: {error}") from error
         except UnicodeDecodeError as error:
-            raise CsvError(f"{file}: behind line {reader.line_num}: not UTF-8") from error
+            raise CsvError(f"{file}: {_where_not_utf8(file)}; save the file as UTF-8") from error
+
+
+def _where_not_utf8(file: Path) -> str:
+    """The reader is ahead of the rows that it has given, so the bad byte is looked for again."""
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return f"line {number}: not UTF-8 (byte {error.start + 1} is 0x{line[error.start]:02x})"
+    return "not UTF-8"
 
 
 def make_chunks(
@@ -201,15 +211,10 @@ def _parse_row(
         time_unix_nano = parse_time(row[time_at])
     except ValueError as error:
         raise CsvError(f"{file}: line {line}, column timestamp: {error}") from error
-    text = row[value_at].strip()
     try:
-        value = int(text) if is_integer else float(text)
+        return time_unix_nano, parse_value(row[value_at], is_integer=is_integer)
     except ValueError as error:
-        kind = "an integer" if is_integer else "a number"
-        raise CsvError(f"{file}: line {line}, column value: {text!r} is not {kind}") from error
-    if is_integer and value not in INT64_RANGE:
-        raise CsvError(f"{file}: line {line}, column value: {text} does not fit 64 bits")
-    return time_unix_nano, value
+        raise CsvError(f"{file}: line {line}, column value: {error}") from error
 
 
 def _highest_sequence(connection: Connection, producer_id: str) -> int:

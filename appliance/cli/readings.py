@@ -22,6 +22,7 @@ from appliance.cli.common import (
 )
 from appliance.cli.output import Row, emit, emit_forever, emit_one, reading_rows
 from appliance.cli.times import format_time, parse_time_or_age
+from appliance.cli.values import parse_value
 from appliance.client.methods import GET_LATEST, QUERY, WRITE
 from appliance.client.watcher import watch_readings
 from appliance.errors import NotFound
@@ -85,13 +86,13 @@ def write(
     require_producer_pair(producer, sequence)
     readings = reading_pb2.Readings(sensor=sensor, metric=metric)
     try:
-        if integer:
-            readings.int_value.append(int(value))
-        else:
-            readings.value.append(float(value))
+        number = parse_value(value, is_integer=integer)
     except ValueError as error:
-        kind = "a 64-bit integer" if integer else "a number"
-        raise click.BadParameter(f"{value!r} is not {kind}.", param_hint="VALUE") from error
+        raise click.BadParameter(f"{error}.", param_hint="VALUE") from error
+    if integer:
+        readings.int_value.append(int(number))
+    else:
+        readings.value.append(number)
     if time_unix_nano is not None:
         readings.time_unix_nano.append(time_unix_nano)
     request = reading_pb2.WriteRequest(

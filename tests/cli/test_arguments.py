@@ -154,3 +154,41 @@ def test_a_policy_that_sets_nothing_is_said_in_options(raftberry: Raftberry, nod
     result = raftberry("policy", "set", "greenhouse/*")
     assert (result.status, nodes[0].calls) == (2, [])
     assert "Give --keep, --rollup or both" in result.err
+
+
+@pytest.mark.parametrize("text", ["1e999", "-1e999", "1" * 400])
+def test_a_number_too_large_to_keep_is_refused(
+    raftberry: Raftberry, nodes: list[FakeNode], tmp_path: Path, text: str
+) -> None:
+    result = raftberry("write", "a", "b", text)
+    assert (result.status, nodes[0].calls) == (2, [])
+    side, sign = ("below", "-") if text.startswith("-") else ("above", "")
+    assert f"{text} is {side} {sign}1.8e308, the " in result.err
+    assert f"number that is kept; write {sign}inf if you mean it" in result.err
+    file = tmp_path / "readings.csv"
+    file.write_text(f"timestamp,value\n1,inf\n2,{text}\n")
+    result = raftberry("import", str(file), "--sensor", "a", "--metric", "b")
+    assert (result.status, nodes[0].memory.log) == (1, [])
+    assert f"line 3, column value: {text} is {side} {sign}1.8e308" in result.err
+
+
+@pytest.mark.parametrize("text", ["inf", "-inf", "Infinity", "+INF", " inf", "1.7976931348623157e308"])
+def test_infinity_by_name_and_the_largest_number_are_kept(
+    raftberry: Raftberry, nodes: list[FakeNode], tmp_path: Path, text: str
+) -> None:
+    assert raftberry("write", "a", "b", text).status == 0
+    file = tmp_path / "readings.csv"
+    file.write_text(f"timestamp,value\n1,{text}\n")
+    assert raftberry("import", str(file), "--sensor", "c", "--metric", "d").status == 0
+    assert [list(one.values()) for one in nodes[0].memory.series.values()] == 2 * [[float(text)]]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [(str(1 << 63), "does not fit 64 bits"), ("1.5", "is not an integer")]
+)
+def test_an_integer_that_does_not_fit_is_refused(
+    raftberry: Raftberry, nodes: list[FakeNode], text: str, said: str
+) -> None:
+    result = raftberry("write", "a", "b", text, "--integer")
+    assert (result.status, nodes[0].calls) == (2, [])
+    assert said in result.err

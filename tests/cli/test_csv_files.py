@@ -101,12 +101,22 @@ def test_a_bad_file_is_refused_whole_naming_line_and_column(
     assert nodes[0].memory.log == []
 
 
-def test_a_file_that_is_not_utf8_is_refused(raftberry: Raftberry, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows_before", [0, 20_000])
+@pytest.mark.parametrize("wrong", [b"\xff", b"\xc3"])
+def test_a_file_that_is_not_utf8_is_refused_naming_the_line(
+    raftberry: Raftberry, nodes: list[FakeNode], tmp_path: Path, rows_before: int, wrong: bytes
+) -> None:
     path = tmp_path / "latin.csv"
-    path.write_bytes(b"timestamp,value\n2020-01-01,\xff\n")
+    rows = b"2020-01-01,1\n" * rows_before
+    path.write_bytes(
+        b"\xef\xbb\xbftimestamp,value\n" + rows + b"2020-01-01," + wrong + b"\n" + 20_000 * b"\n"
+    )
     result = raftberry("import", str(path), *SERIES)
-    assert result.status == 1
-    assert "not UTF-8" in result.err
+    assert (result.status, nodes[0].memory.log) == (1, [])
+    assert (
+        f"line {rows_before + 2}: not UTF-8 (byte 12 is 0x{wrong.hex()}); save the file as UTF-8"
+        in result.err
+    )
 
 
 def test_export_of_no_series_exits_with_4_and_leaves_no_file(raftberry: Raftberry, tmp_path: Path) -> None:
