@@ -1,7 +1,8 @@
 """From a backup to a data directory of a new cluster of one, read back before anybody may use it.
 
 Invariant: the directory appears under its name only when all of it is durable and was read back; a run that was cut
-off leaves only a directory beside it, which the next run throws away. The cluster is a new one: its id and its
+off leaves only a directory beside it, which the next run throws away. No node runs in a directory that is set aside:
+its lock is held from before the building to after the renaming. The cluster is a new one: its id and its
 member's id are fresh, so no node of the old cluster will ever talk to it. Before any thread exists.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +22,7 @@ from appliance.node.backup import BackupReader
 from appliance.state import StateMachine
 from appliance.state.configuration import CONFIGURATION_KEY, encode_record, founding_configuration
 from appliance.state.layouts import encode_id, encode_member
-from appliance.storage.directory import LOCK_FILE, DataDirectory
+from appliance.storage.directory import LOCK_FILE, DataDirectory, kept_from_others
 from appliance.storage.files import file_errors, remove, sync_directory
 from appliance.storage.store import Record
 
@@ -63,16 +65,18 @@ def restore(backup: BackupReader, path: Path, node: NewNode, *, set_aside: Path 
             "keep what is there aside"
         )
     building = path.with_name(f"{path.name}.restoring")
-    remove(building)
-    restored = _build(backup, building, node)
-    give(building, owner)
-    with file_errors(f"putting {building} in the place of {path}"):
-        if is_occupied and set_aside is not None:
-            os.rename(path, set_aside)
-        elif path.exists():
-            (path / LOCK_FILE).unlink(missing_ok=True)
-        os.rename(building, path)
-    sync_directory(path.parent)
+    # A node that runs in the directory would go on acknowledging under its new name.
+    with kept_from_others(path) if path.exists() else nullcontext():
+        remove(building)
+        restored = _build(backup, building, node)
+        give(building, owner)
+        with file_errors(f"putting {building} in the place of {path}"):
+            if is_occupied and set_aside is not None:
+                os.rename(path, set_aside)
+            elif path.exists():
+                (path / LOCK_FILE).unlink(missing_ok=True)
+            os.rename(building, path)
+        sync_directory(path.parent)
     return restored
 
 

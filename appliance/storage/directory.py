@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -244,10 +245,17 @@ def discard(path: str | os.PathLike[str]) -> None:
     """
     directory = Path(path)
     _ensure_directory(directory)
-    lock = _take_lock(directory)
-    try:
+    with kept_from_others(directory):
         if not _is_new_already(directory):
             write_file(directory / CREATING_FILE, b"")
+
+
+@contextmanager
+def kept_from_others(path: Path) -> Iterator[None]:
+    """No process opens the directory meanwhile. Raises DataDirectoryRefused when one uses it."""
+    lock = _take_lock(path)
+    try:
+        yield
     finally:
         os.close(lock)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -146,6 +147,37 @@ def test_a_directory_in_use_is_left_alone_unless_it_may_be_set_aside(tmp_path: P
     restore(BackupReader(io.BytesIO(data)), occupied, a_node(), set_aside=tmp_path / "aside")
     assert (tmp_path / "aside" / "precious").read_bytes() == b"1"
     assert (occupied / "identity").exists()
+
+
+def test_the_directory_of_a_running_node_is_not_set_aside(tmp_path: Path) -> None:
+    data, place = a_backup(a_state()[1]), tmp_path / "data"
+    running = DataDirectory.open(
+        place, name="old", machine_id="machine", founders=[], draw_member_id=lambda: 7
+    )
+    with (
+        running,
+        pytest.raises(DataDirectoryRefused, match=r"is in use by process \d+; stop that node first"),
+    ):
+        restore(BackupReader(io.BytesIO(data)), place, a_node(), set_aside=tmp_path / "aside")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["data"]
+    restore(BackupReader(io.BytesIO(data)), place, a_node(), set_aside=tmp_path / "aside")
+    assert (tmp_path / "aside" / "identity").exists()
+
+
+def test_no_node_starts_in_a_directory_that_is_about_to_be_set_aside(tmp_path: Path) -> None:
+    place = tmp_path / "data"
+    DataDirectory.open(place, name="old", machine_id="machine", founders=[], draw_member_id=lambda: 7).close()
+    refusals: list[str] = []
+
+    def draw_member_id() -> int:
+        with pytest.raises(DataDirectoryRefused) as refused:
+            DataDirectory.open(place, name="old", machine_id="machine", founders=[], draw_member_id=lambda: 7)
+        refusals.append(str(refused.value))
+        return 9
+
+    node = replace(a_node(), draw_member_id=draw_member_id)
+    restore(BackupReader(io.BytesIO(a_backup(a_state()[1]))), place, node, set_aside=tmp_path / "aside")
+    assert "is in use by process" in refusals[0]
 
 
 def test_a_damaged_backup_leaves_no_directory(tmp_path: Path) -> None:
