@@ -15,7 +15,7 @@ from appliance.host.machine import machine_id
 from appliance.model import hex_id
 from appliance.node import forcing
 from appliance.node.restoring import give, owner_of
-from appliance.storage.directory import DataDirectory
+from appliance.storage.directory import DataDirectory, check_holds_node
 
 
 @click.command()
@@ -50,6 +50,7 @@ def recover(
     config = load(path=None, environment=os.environ, flags=flags)
     rng = system_random()
     owner = owner_of(config.data)
+    check_holds_node(config.data)
     with DataDirectory.open(
         config.data,
         name=config.node.name,

@@ -250,6 +250,20 @@ def discard(path: str | os.PathLike[str]) -> None:
             write_file(directory / CREATING_FILE, b"")
 
 
+def check_holds_node(path: Path) -> None:
+    """Raises DataDirectoryRefused where `open` would make a new node, or empty what was given up. Changes nothing."""
+    try:
+        is_empty = not path.exists() or _is_new(path)
+    except OSError:
+        # `open` says what is in the way.
+        return
+    if is_empty:
+        raise DataDirectoryRefused(
+            f"{path} {'holds no node' if path.exists() else 'does not exist'}: nothing was changed; name the node's "
+            "data directory with --data"
+        )
+
+
 @contextmanager
 def kept_from_others(path: Path) -> Iterator[None]:
     """No process opens the directory meanwhile. Raises DataDirectoryRefused when one uses it."""
