@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from appliance.consensus import LogImage
 from appliance.errors import DataDirectoryRefused
 from appliance.limits import REMOVED_MEMBERS_MAX
-from appliance.model import ClusterId, Configuration, Member, Position
+from appliance.model import CONFIGURATION, ClusterId, Configuration, Member, Position
 from appliance.node.identity import Self
 from appliance.node.opening import first_configuration, open_log
 from appliance.state import StateMachine
-from appliance.state.configuration import encode_configuration
+from appliance.state.configuration import decode_configuration, encode_configuration
+from appliance.state.entry import command_of
 from appliance.storage.directory import DataDirectory
-from appliance.storage.recovery import recover
+from appliance.storage.recovery import RecoveryPlan, recover
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Holding:
 
 
 def examine(directory: DataDirectory) -> Holding:
-    """Recovers journal and store, as a start does. Raises CorruptData, DataDirectoryRefused."""
+    """Recovers journal and store, as a start does. Raises as force_new_cluster, and CorruptData."""
     return _open(directory)[0]
 
 
@@ -45,12 +46,9 @@ def force_new_cluster(
     Raises DataDirectoryRefused when there is no cluster in it to recover, or the node is in doubt about its data.
     """
     holding, log = _open(directory)
-    identity, current = directory.identity, holding.configuration
-    held = current.member(identity.member_id)
-    if held is None:
-        raise DataDirectoryRefused(
-            f"{directory.path} was never told of its cluster's members: it holds nothing that could be recovered"
-        )
+    current = holding.configuration
+    held = current.member(directory.identity.member_id)
+    assert held is not None, "refused when it was opened"
     me = replace(held, is_voter=True, is_promotable=False, peer_address=peer_address)
     directory.renew_cluster(ClusterId(draw_cluster_id()), (me,), current.version + 1)
     log.setCurrentTerm(log.term + 1, None)
@@ -66,8 +64,6 @@ def _open(directory: DataDirectory) -> tuple[Holding, LogImage]:
             "it; recover another node, or restore a backup"
         )
     _, plan = recover(directory.journal, directory.store)
-    with directory.store.snapshot() as reader:
-        held = StateMachine.restore(reader).configuration
     identity = directory.identity
     me = Self(
         identity.member_id,
@@ -78,8 +74,35 @@ def _open(directory: DataDirectory) -> tuple[Holding, LogImage]:
         version="",
         members_version=identity.members_version,
     )
-    log = open_log(directory.journal, plan, 0, configuration=first_configuration(me, held))
+    first = first_configuration(me, _told_by_state(directory, plan))
+    if not first.version and identity.superseded:
+        # A run on an empty log was cut off: the identity is all that there is.
+        number = max(member.number for member in identity.members)
+        first = Configuration(identity.members_version, identity.members, (), number)
+    log = open_log(directory.journal, plan, 0, configuration=first)
+    if log.configuration.member(identity.member_id) is None:
+        raise DataDirectoryRefused(
+            f"{directory.path} was never told of its cluster's members: it holds nothing that could be recovered"
+        )
     return Holding(plan.last, plan.hard_state.commit_index, log.configuration), log
+
+
+def _told_by_state(directory: DataDirectory, plan: RecoveryPlan) -> Configuration:
+    """The checkpoint's; without one the founders, out of the log: the identity may name others by now."""
+    with directory.store.snapshot() as reader:
+        state = StateMachine.restore(reader)
+        index = plan.first_index_to_replay
+        while not state.configuration.version:
+            part = directory.journal.read(index, count_max=1, bytes_max=0)
+            if not part:
+                break
+            entry, index, term = part[0]
+            if entry.startswith(CONFIGURATION):
+                state.apply_configuration(index, term, decode_configuration(index, entry))
+            else:
+                state.apply(index, term, command_of(index, entry))
+            index += 1
+        return state.configuration
 
 
 def _alone(current: Configuration, me: Member) -> Configuration:
