@@ -112,7 +112,7 @@ async def _is_settled(life: Life) -> bool:
             life, life.start_rebuilder(intent).run(), Role.QUARANTINED, reason
         )
     else:
-        reason = f"joining the cluster of {intent.host}; `raftberry join` shows how far it is"
+        reason = f"joining the cluster of {intent.endpoint}; `raftberry join` shows how far it is"
         life.end_joiner(await _waited(life, life.start_joiner(intent).run(), Role.JOINING, reason))
     return False
 

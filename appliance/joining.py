@@ -1,6 +1,7 @@
 """Leaving a cluster of one to join another: an intent on disk, and steps that may each be cut off and done again.
 
     1. the intent is written (DATA/security/JOIN): from here on the node only joins, at this start and at the next
+       (or starts step 2 again with another host or invite: a line may be mistyped)
     2. the CA is fetched and compared with the invite's fingerprint; the invite proven; the answer is written into the
        intent. Refused for good: the intent is removed, the node is what it was, nothing of it was touched
     3. the node's data is given up, a new directory with the intent's member id made in its place, certificate and
@@ -70,6 +71,21 @@ class Intent:
     def is_rebuild(self) -> bool:
         return bool(self.old_member_id)
 
+    @property
+    def endpoint(self) -> str:
+        return join_address(self.host, self.port)
+
+    def corrected(self, *, host: str, port: int, invite: str, advertised_host: str) -> Intent:
+        """Another line was typed. The member id and the key stay: whoever took the node in already knows it by them."""
+        return replace(
+            self,
+            host=host,
+            port=port,
+            invite=invite,
+            advertised_host=advertised_host or self.advertised_host,
+            authority_pem=self.authority_pem if invite == self.invite else "",
+        )
+
 
 def read_intent(data: Path) -> Intent | None:
     """What an earlier life began; DataDirectoryRefused."""
@@ -99,16 +115,23 @@ class Joiner:
 
     def __init__(self, config: Config, intent: Intent, rng: random.Random) -> None:
         self._config, self._intent, self._rng = config, intent, rng
-        self._endpoint = join_address(intent.host, intent.port)
+        self._endpoint = intent.endpoint
+        self._is_replaced = False
         self.progress = JoinProgress(is_active=True, state=f"joining through {self._endpoint}")
 
+    def give_way(self) -> None:
+        """Another intent takes this one's place: nothing is written any more, whatever is still answered."""
+        self._is_replaced = True
+
     async def run(self) -> str:
-        """Empty once the answer is on disk; otherwise why there will be none, with the intent removed."""
+        """Empty once the answer is on disk, or another intent; else why there will be none, with the intent removed."""
         pause_s = PAUSE_S_MIN
-        while not self._intent.answer:
+        while not (self._intent.answer or self._is_replaced):
             try:
-                await asyncio.to_thread(self._ask)
+                await self._step()
             except RaftberryError as error:
+                if self._is_replaced:
+                    break
                 if exchange.is_final(error):
                     log.error("did not join: %s", error)
                     forget_intent(self._config.data)
@@ -118,17 +141,27 @@ class Joiner:
                 self.progress = replace(self.progress, state=f"trying on: {error}")
                 await asyncio.sleep(pause_s * self._rng.uniform(0.5, 1.0))
                 pause_s = min(2 * pause_s, PAUSE_S_MAX)
-        self.progress = replace(self.progress, state="accepted: replacing this node's data")
+        if self._intent.answer:
+            self.progress = replace(self.progress, state="accepted: replacing this node's data")
         return ""
 
-    def _ask(self) -> None:
-        intent = self._intent
-        invite = parse_invite(intent.invite)
-        authority_pem = intent.authority_pem.encode()
+    async def _step(self) -> None:
+        """The CA, then the answer. What was learnt is written on the loop, where the intent is replaced too."""
+        authority_pem = self._intent.authority_pem.encode()
         if not authority_pem:
             self._say(f"asking {self._endpoint} for its CA")
-            authority_pem = fetch_authority(self._endpoint, invite.fingerprint)
+            fingerprint = parse_invite(self._intent.invite).fingerprint
+            authority_pem = await asyncio.to_thread(fetch_authority, self._endpoint, fingerprint)
             self._keep(authority_pem=authority_pem.decode())
+            return
+        self._say(f"asking {self._endpoint} to be taken in as {self._config.node.name}")
+        request = self._request(authority_pem)
+        answer = await asyncio.to_thread(exchange.join, self._endpoint, authority_pem, request)
+        self._keep(answer=base64.b64encode(answer.SerializeToString()).decode())
+
+    def _request(self, authority_pem: bytes) -> join_pb2.JoinRequest:
+        intent = self._intent
+        invite = parse_invite(intent.invite)
         request_der = base64.b64decode(intent.request_der)
         claim = JoinClaim(
             fingerprint=Authority.parse(authority_pem).fingerprint,
@@ -137,7 +170,7 @@ class Joiner:
             peer_address=self._peer_address(),
             request_der=request_der,
         )
-        request = join_pb2.JoinRequest(
+        return join_pb2.JoinRequest(
             member_id=hex_id(intent.member_id),
             name=claim.name,
             peer_address=claim.peer_address,
@@ -145,15 +178,14 @@ class Joiner:
             invite_public_key=invite_public_key(invite.secret),
             signature=sign_claim(invite.secret, claim),
         )
-        self._say(f"asking {self._endpoint} to be taken in as {claim.name}")
-        answer = exchange.join(self._endpoint, authority_pem, request)
-        self._keep(answer=base64.b64encode(answer.SerializeToString()).decode())
 
     def _peer_address(self) -> str:
         listening = self._config.listening(self._intent.advertised_host)
         return listening.advertised_peer_address
 
     def _keep(self, **changes: Any) -> None:
+        if self._is_replaced:
+            return
         self._intent = replace(self._intent, **changes)
         write_intent(self._config.data, self._intent)
 

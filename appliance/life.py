@@ -134,10 +134,8 @@ class Life:
         self._check_reachable(advertised_host)
         present = read_intent(self.config.data)
         if present is not None:
-            if (present.host, present.port, present.invite) != (name, port, invite):
-                raise ConditionFailed(
-                    f"this node is joining {present.host} already: nothing was changed; wait for it"
-                )
+            wanted = present.corrected(host=name, port=port, invite=invite, advertised_host=advertised_host)
+            self._correct_join(present, wanted)
             return
         self._check_expendable(is_discarding=is_discarding)
         own_host = advertised_host or await self._find_host()
@@ -154,6 +152,25 @@ class Life:
         write_intent(self.config.data, intent)
         self._join_failure = ""
         log.info("joining host=%s port=%d", name, port)
+        self.restart()
+
+    def _correct_join(self, present: Intent, wanted: Intent) -> None:
+        """Until somebody has taken the node in, the line that was typed last counts."""
+        if present.is_rebuild:
+            raise ConditionFailed(
+                "this node asks its peers to rebuild it: nothing was changed; wait for it, see `raftberry status`"
+            )
+        if wanted == present:
+            return
+        if present.answer:
+            raise ConditionFailed(
+                f"this node has been taken in by the cluster of {present.endpoint}: nothing was changed; "
+                "`raftberry join` shows how far it is"
+            )
+        if self._joiner is not None:
+            self._joiner.give_way()
+        write_intent(self.config.data, wanted)
+        log.info("joining host=%s port=%d instead of %s", wanted.host, wanted.port, present.endpoint)
         self.restart()
 
     def join_progress(self) -> JoinProgress:

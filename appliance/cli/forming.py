@@ -66,7 +66,7 @@ def invite(
 
 
 @click.command()
-@click.argument("host")
+@click.argument("host", default="")
 @click.argument("invite", default="")
 @click.option("--discover", is_flag=True, help="Find the cluster in this network; HOST is left out.")
 @click.option(
@@ -92,22 +92,28 @@ def join(
 ) -> int:
     """Make this machine's node a member of the cluster of HOST, with the INVITE that `raftberry invite` showed there.
 
-    It goes on by itself, also after a power cut; the command only watches, and may be given again.
+    It goes on by itself, also after a power cut; the command only watches, and may be given again: without HOST and
+    INVITE to watch, with others where they were mistyped.
 
     \b
     Example: raftberry join raftberry-1.local rbj1_...
              raftberry join --discover rbj1_...
+             raftberry join
     """
-    if discover == bool(invite):
-        raise click.UsageError("Give HOST and INVITE, or --discover and INVITE.")
+    is_watching = not host and not discover
+    if not is_watching and (discover == bool(invite) or not host):
+        raise click.UsageError("Give HOST and INVITE, or --discover and INVITE, or nothing: to watch a join.")
     if discover:
         host, invite = _discovered(host), host
     end = time.monotonic() + wait / 1e9
     with connect(endpoints, timeout) as connection:
-        request = local_pb2.StartJoinRequest(
-            host=host, invite=invite, discard_data=discard_data, advertised_host=advertise
-        )
-        connection.call(START_JOIN, request)
+        if is_watching:
+            _check_joining(connection)
+        else:
+            request = local_pb2.StartJoinRequest(
+                host=host, invite=invite, discard_data=discard_data, advertised_host=advertise
+            )
+            connection.call(START_JOIN, request)
         _watch_join(connection, end)
         status = _watch_catching_up(connection, end)
     note(f"{status.name} is a voting member of cluster {status.cluster_id}")
@@ -153,6 +159,14 @@ def _await_secured(connection: Connection, end: float) -> None:
         time.sleep(PAUSE_S)
 
 
+def _check_joining(connection: Connection) -> None:
+    progress = connection.call(GET_JOIN, local_pb2.GetJoinRequest())
+    if not progress.active and not progress.failure:
+        raise errors.ConditionFailed(
+            "this node is not joining a cluster; begin with HOST and INVITE, see `raftberry status`"
+        )
+
+
 def _watch_join(connection: Connection, end: float) -> None:
     """Until the cluster has taken the node in. Says each step once."""
     said = ""
@@ -169,7 +183,7 @@ def _watch_join(connection: Connection, end: float) -> None:
         if progress.state != said:
             said = progress.state
             note(said)
-        _give_up_at(end, said)
+        _give_up_at(end, f"{said}; if that is the wrong place, give the right line now")
 
 
 def _watch_catching_up(connection: Connection, end: float) -> cluster_pb2.GetStatusResponse:

@@ -138,6 +138,28 @@ def test_a_join_goes_on_after_the_process_was_killed_on_the_way(
     assert not intent.exists()
 
 
+def test_a_mistyped_port_is_corrected_by_the_right_line_and_join_alone_watches(
+    make_secured: Callable[[int], SecuredCluster],
+) -> None:
+    first, second = started(make_secured(2))
+    invite = first.invite()
+    advertised = ("--advertise", "127.0.0.1")
+    nobody = second.command("join", "127.0.0.1:9", invite, *advertised, "--wait", "1s", "--timeout", "60s")
+    assert nobody.returncode == 1
+    assert "if that is the wrong place, give the right line now" in nobody.stderr
+    status = wait_for("n2 to say what it does", second.status)
+    assert status.alarms[0] == "joining the cluster of 127.0.0.1:9; `raftberry join` shows how far it is"
+    watched = second.command("join", "--wait", "1s")
+    assert watched.returncode == 1
+    assert "127.0.0.1:9" in watched.stderr
+    joined = second.join(first, invite)
+    assert joined.returncode == 0, joined.stderr
+    assert second.is_voter_of(2)
+    idle = second.command("join")
+    assert idle.returncode == 5
+    assert "this node is not joining a cluster" in idle.stderr
+
+
 def test_an_invite_of_another_cluster_is_noticed_before_anything_is_said(
     make_secured: Callable[[int], SecuredCluster],
 ) -> None:
