@@ -11,7 +11,8 @@ from typing import Any, Final
 from appliance.api import convert, validate
 from appliance.api.calls import Context, Handlers, deadline_ns, live_stream, server_stream, unary
 from appliance.api.port import Node
-from appliance.model import Configuration
+from appliance.errors import ConditionFailed, NoLeader
+from appliance.model import Configuration, Member
 from appliance.state.membership import (
     AddLearner,
     Change,
@@ -88,14 +89,14 @@ class ClusterService:
     async def RemoveMember(
         self, request: cluster_pb2.RemoveMemberRequest, context: Context
     ) -> cluster_pb2.RemoveMemberResponse:
-        member = find_member(self._node.configuration, request.member)
+        member = self._find(request.member)
         configuration = await self._change(RemoveMember(member.member_id, force=request.force), context)
         return cluster_pb2.RemoveMemberResponse(configuration_version=configuration.version)
 
     async def PromoteMember(
         self, request: cluster_pb2.PromoteMemberRequest, context: Context
     ) -> cluster_pb2.PromoteMemberResponse:
-        member = find_member(self._node.configuration, request.member)
+        member = self._find(request.member)
         configuration = await self._change(PromoteMember(member.member_id), context)
         return cluster_pb2.PromoteMemberResponse(configuration_version=configuration.version)
 
@@ -103,9 +104,27 @@ class ClusterService:
         self, request: cluster_pb2.UpdateMemberRequest, context: Context
     ) -> cluster_pb2.UpdateMemberResponse:
         peer_address = validate.address("peer_address", request.peer_address)
-        member = find_member(self._node.configuration, request.member)
+        member = self._find(request.member)
         configuration = await self._change(UpdateMember(member.member_id, peer_address), context)
         return cluster_pb2.UpdateMemberResponse(configuration_version=configuration.version)
+
+    def _heir(self, text: str) -> str:
+        """Refused before anybody is asked: the leader does not answer what it can't do."""
+        member = self._find(text)
+        if not member.is_voter:
+            raise ConditionFailed(
+                f"{member.name} is a learner and can't lead: nothing was changed; promote it first"
+            )
+        return member.name
+
+    def _find(self, text: str) -> Member:
+        configuration = self._node.configuration
+        if not configuration.members:
+            alarms = "; ".join(self._node.status().alarms)
+            raise NoLeader(
+                f"this node knows no members of a cluster: nothing was changed; {alarms or 'retry later'}"
+            )
+        return find_member(configuration, text)
 
     async def _change(self, change: Change, context: Context) -> Configuration:
         return await self._node.change_members(change, deadline_ns=deadline_ns(context))
@@ -113,7 +132,7 @@ class ClusterService:
     async def TransferLeadership(
         self, request: cluster_pb2.TransferLeadershipRequest, context: Context
     ) -> cluster_pb2.TransferLeadershipResponse:
-        target = validate.name("target", request.target) if request.target else ""
+        target = self._heir(request.target) if request.target else ""
         leader, term = await self._node.transfer_leadership(target, deadline_ns=deadline_ns(context))
         return cluster_pb2.TransferLeadershipResponse(leader=leader, term=term)
 

@@ -114,7 +114,7 @@ class PeerStatus(Protocol):
 
 
 class NodeStatus(Protocol):
-    """Every field of raftberry.v1.GetStatusResponse by its name; read by name, so only three are spelled here."""
+    """Every field of raftberry.v1.GetStatusResponse by its name; read by name, so only a few are spelled here."""
 
     @property
     def name(self) -> str: ...
@@ -124,6 +124,8 @@ class NodeStatus(Protocol):
     def cluster_id(self) -> str: ...
     @property
     def peers(self) -> Sequence[PeerStatus]: ...
+    @property
+    def alarms(self) -> Sequence[str]: ...
 
 
 class Slices(Capturing, Protocol[Taken]):

@@ -81,7 +81,9 @@ def top(interval: Duration, duration: Duration | None, endpoints: tuple[str, ...
 @connection_options
 @output_option
 def transfer(target: str, endpoints: tuple[str, ...], timeout: Duration, output: str) -> None:
-    """Hand leadership to TARGET (default: the member that is furthest); returns when it leads.
+    """Hand leadership to TARGET (name, number or member id; default: the member that is furthest).
+
+    Returns when it leads.
 
     \b
     Example: raftberry transfer node-2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,13 +113,32 @@ async def test_members_are_the_replicated_ones_with_what_is_seen_of_them(api: Ap
     assert (other.name, other.match_index, other.voter) == ("node-2", 6, True)
 
 
-async def test_leadership_is_handed_over_to_a_named_member(api: Api) -> None:
-    response = await api.call(
-        f"{CLUSTER}/TransferLeadership",
-        cluster_pb2.TransferLeadershipRequest(target="node-3"),
-        cluster_pb2.TransferLeadershipResponse,
-    )
-    assert (response.leader, response.term) == ("node-3", 3)
+async def transfer(api: Api, target: str) -> cluster_pb2.TransferLeadershipResponse:
+    request = cluster_pb2.TransferLeadershipRequest(target=target)
+    return await api.call(f"{CLUSTER}/TransferLeadership", request, cluster_pb2.TransferLeadershipResponse)
+
+
+@pytest.mark.parametrize("target", ["node-2", "2", "0000000000000002", ""])
+async def test_leadership_is_handed_over_to_a_named_member(api: Api, target: str) -> None:
+    response = await transfer(api, target)
+    assert (response.leader, response.term) == ("node-2", 3)
+
+
+async def test_leadership_is_asked_for_nobody_but_a_voter(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        aio.AioRpcError, match="node-9 is no member of this cluster; its members are"
+    ) as raised:
+        await transfer(api, "node-9")
+    assert raised.value.code() is StatusCode.NOT_FOUND
+    first, second = api.node.state.member_list
+    monkeypatch.setattr(api.node.state, "member_list", [first, replace(second, is_voter=False)])
+    with pytest.raises(aio.AioRpcError, match="node-2 is a learner and can't lead: nothing was") as raised:
+        await transfer(api, "node-2")
+    assert raised.value.code() is StatusCode.FAILED_PRECONDITION
+    monkeypatch.setattr(api.node.state, "member_list", [])
+    with pytest.raises(aio.AioRpcError, match=r"knows no members of a cluster: .*clock is not") as raised:
+        await transfer(api, "node-2")
+    assert raised.value.code() is StatusCode.UNAVAILABLE
 
 
 async def test_events_come_with_what_was_missed(api: Api) -> None:
