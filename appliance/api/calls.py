@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 UNARY_DEADLINE_DEFAULT_NS: Final = 10_000_000_000
 """For unary calls, and for the read barrier of streams, that come without a deadline."""
 
+ANSWER_NS: Final = 500_000_000
+"""For the way back of an answer: a busy Pi, a radio."""
+
 Context: TypeAlias = Call
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | Immediate | ImmediateStream"
 Handlers = dict[str, Handler]
@@ -36,6 +39,12 @@ def deadline_ns(context: Context) -> int:
     if remaining_seconds is None:
         return time.monotonic_ns() + UNARY_DEADLINE_DEFAULT_NS
     return time.monotonic_ns() + int(remaining_seconds * 1e9)
+
+
+def answer_by_ns(context: Context) -> int:
+    """As deadline_ns, less the time for the answer: a refusal that comes too late is the client's own timeout."""
+    end_ns = deadline_ns(context)
+    return end_ns - min(ANSWER_NS, max(0, end_ns - time.monotonic_ns()) // 4)
 
 
 async def abort(context: Context, error: BaseException) -> NoReturn:

@@ -9,7 +9,15 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from appliance.api import convert, validate
-from appliance.api.calls import Context, Handlers, deadline_ns, live_stream, server_stream, unary
+from appliance.api.calls import (
+    Context,
+    Handlers,
+    answer_by_ns,
+    deadline_ns,
+    live_stream,
+    server_stream,
+    unary,
+)
 from appliance.api.port import Node
 from appliance.errors import ConditionFailed, NoLeader
 from appliance.model import Configuration, Member
@@ -127,13 +135,13 @@ class ClusterService:
         return find_member(configuration, text)
 
     async def _change(self, change: Change, context: Context) -> Configuration:
-        return await self._node.change_members(change, deadline_ns=deadline_ns(context))
+        return await self._node.change_members(change, deadline_ns=answer_by_ns(context))
 
     async def TransferLeadership(
         self, request: cluster_pb2.TransferLeadershipRequest, context: Context
     ) -> cluster_pb2.TransferLeadershipResponse:
         target = self._heir(request.target) if request.target else ""
-        leader, term = await self._node.transfer_leadership(target, deadline_ns=deadline_ns(context))
+        leader, term = await self._node.transfer_leadership(target, deadline_ns=answer_by_ns(context))
         return cluster_pb2.TransferLeadershipResponse(leader=leader, term=term)
 
     async def WatchEvents(

@@ -282,6 +282,7 @@ class Node:
         return self._core.clock.monotonic_ns() - confirmed <= bound
 
     async def transfer_leadership(self, target: str, *, deadline_ns: int | None) -> tuple[str, int]:
+        self._check_led()
         return await transfer_leadership(self._core, target, self._deadline(deadline_ns))
 
     @property
@@ -296,6 +297,7 @@ class Node:
         before the deadline (a learner that is to be promoted was still catching up, another change was under way).
         OutcomeUnknown: begun, and not seen committed.
         """
+        self._check_led()
         future: asyncio.Future[Configuration] = self._loop.create_future()
 
         def done(outcome: Configuration | NotApplied | OutcomeUnknown) -> None:
@@ -308,6 +310,13 @@ class Node:
 
         self._core.change_members(change, self._deadline(deadline_ns), done)
         return await future
+
+    def _check_led(self) -> None:
+        """As before a write: nobody waits for a leader that is not heard. Raises Quarantined, NoLeader."""
+        if self._core.quarantine_reason:
+            raise Quarantined(self._core.quarantine_reason)
+        if silence := self._core.engine.silence():
+            raise silence
 
     def events(self) -> EventSubscription:
         return EventSubscription(self.name, self._core.events, self._core.contacts.name_of)

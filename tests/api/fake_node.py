@@ -304,11 +304,13 @@ class FakeNode:
     async def change_members(self, change: Change, *, deadline_ns: int | None) -> Configuration:
         """By the real rules; what is asked is recorded, and counts."""
         self.changes.append(change)
+        self.deadlines.append(deadline_ns)
         configuration = next_configuration(self.configuration, change)
         self.state.member_list = list(configuration.members)
         return configuration
 
     async def transfer_leadership(self, target: str, *, deadline_ns: int | None) -> tuple[str, int]:
+        self.deadlines.append(deadline_ns)
         return target or "node-2", 3
 
     def events(self) -> Events:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from api.v1 import key_value_pb2 as sample_pb2
 from api.v1 import raft_pb2
+from appliance.api.calls import ANSWER_NS, UNARY_DEADLINE_DEFAULT_NS
 from appliance.api.server import ClientServer
 from appliance.errors import ConfigurationError, NoLeader, OutcomeUnknown
 from appliance.model import MemberId
@@ -139,6 +141,18 @@ async def test_leadership_is_asked_for_nobody_but_a_voter(api: Api, monkeypatch:
     with pytest.raises(aio.AioRpcError, match=r"knows no members of a cluster: .*clock is not") as raised:
         await transfer(api, "node-2")
     assert raised.value.code() is StatusCode.UNAVAILABLE
+
+
+async def test_a_transfer_and_a_change_of_members_are_given_up_before_the_caller_gives_up(api: Api) -> None:
+    """Else it sees its own timeout, and not the reason."""
+    begun_ns = time.monotonic_ns()
+    await transfer(api, "node-2")
+    remove = cluster_pb2.RemoveMemberRequest(member="node-2")
+    await api.call(f"{CLUSTER}/RemoveMember", remove, cluster_pb2.RemoveMemberResponse)
+    for given_ns in api.node.deadlines:
+        assert given_ns is not None
+        left_ns = time.monotonic_ns() + UNARY_DEADLINE_DEFAULT_NS - given_ns
+        assert ANSWER_NS <= left_ns < ANSWER_NS + time.monotonic_ns() - begun_ns
 
 
 async def test_events_come_with_what_was_missed(api: Api) -> None:

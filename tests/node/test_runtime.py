@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 
 from appliance.clock import system_clock
-from appliance.consensus import ConsensusOptions
-from appliance.errors import CorruptData, Overloaded, Quarantined
+from appliance.consensus import ConsensusOptions, Engine
+from appliance.errors import CorruptData, NoLeader, Overloaded, Quarantined
 from appliance.limits import KIB
 from appliance.model import ClusterId, Member, MemberId
 from appliance.node import runtime, watches
@@ -22,6 +22,7 @@ from appliance.node.runtime import Node
 from appliance.node.scan import RunningScan
 from appliance.node.workers import ThreadWorkers
 from appliance.state import QuerySpec, StateOptions
+from appliance.state.membership import RemoveMember
 from appliance.storage.memory import MemoryDisk, MemoryJournal, MemoryStore
 from tests.node.harness import MILLISECOND_NS, put
 
@@ -226,3 +227,23 @@ async def test_of_two_backups_asked_for_at_one_moment_one_is_given(alone: Alone)
     leaving.cancel()
     await asyncio.wait({leaving})
     await (await alone.node.backup(runtime.LOCAL, deadline_ns=None)).aclose()
+
+
+async def test_nobody_waits_for_a_leader_that_is_not_heard(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silence = NoLeader("this node has heard no leader for 9.9 s")
+    monkeypatch.setattr(Engine, "silence", lambda _: silence)
+    for asked in (
+        alone.node.change_members(RemoveMember(ME), deadline_ns=None),
+        alone.node.transfer_leadership("", deadline_ns=None),
+    ):
+        with pytest.raises(NoLeader, match="has heard no leader"):
+            await asked
+    alone.core.quarantine("a wrong checksum")
+    for asked in (
+        alone.node.change_members(RemoveMember(ME), deadline_ns=None),
+        alone.node.transfer_leadership("", deadline_ns=None),
+    ):
+        with pytest.raises(Quarantined, match="a wrong checksum"):
+            await asked

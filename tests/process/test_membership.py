@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from raftberry.v1 import cluster_pb2, key_value_pb2
 from tests.process.client import RotatingClient
 from tests.process.joining import CALL_TIMEOUT_S, join, remove, stub_of, wait_role, wait_voter
 from tests.process.nodes import Cluster, wait_for
+from tests.process.secured import raftberry as typed
 from tests.process.test_backup import raftberry
 from tests.process.writers import TimedWriter, longest_gap_s
 
@@ -110,6 +112,30 @@ def test_a_node_without_a_majority_is_recovered_and_its_old_member_stands_by(
     status = node.status(timeout_s=10)
     assert status is not None
     assert [peer.name for peer in status.peers] == ["n1"]
+
+
+def test_who_can_not_be_asked_or_does_not_exist_is_said_in_words(
+    make_cluster: Callable[..., Cluster],
+) -> None:
+    cluster = make_cluster(size=3)
+    cluster.start()
+    cluster.wait_equal_state()
+    first = cluster.nodes[0]
+    here = ("-e", first.client_address, "--timeout", "4s")
+    told = raftberry("transfer", "n9", *here, status=4)
+    assert "n9 is no member of this cluster; its members are n" in str(told["error"])
+    for node in cluster.nodes[1:]:
+        node.kill()
+
+    def heard_of(*command: str) -> subprocess.CompletedProcess[str] | None:
+        """The first ones may have met a leader that did not know yet that it is alone."""
+        done = typed(*command, *here)
+        assert "Deadline Exceeded" not in done.stderr
+        return done if "has heard no leader for" in done.stderr else None
+
+    for command in (("transfer", "2"), ("members", "remove", "n2", "--force")):
+        done = wait_for(f"{command} to be refused", lambda command=command: heard_of(*command))
+        assert done.returncode == 3
 
 
 def test_the_last_voter_is_not_removed_and_a_stranger_is_not_found(
