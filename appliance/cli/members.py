@@ -6,10 +6,12 @@ from typing import Final
 
 import click
 
+from appliance import errors
 from appliance.cli.common import connect, connection_options, note, output_option
 from appliance.cli.output import Row, emit, emit_one
 from appliance.client.methods import (
     ADD_MEMBER,
+    GET_STATUS,
     LIST_MEMBERS,
     PROMOTE_MEMBER,
     REMOVE_MEMBER,
@@ -148,8 +150,16 @@ def update_member(
 def _list(endpoints: tuple[str, ...], timeout: Duration, output: str) -> None:
     with connect(endpoints, timeout) as connection:
         response = connection.call(LIST_MEMBERS, cluster_pb2.ListMembersRequest())
+        if not response.members:
+            raise _unknown(connection.call(GET_STATUS, cluster_pb2.GetStatusRequest()))
     # As they joined; the cluster keeps them by id, which is random.
     emit([_row(peer) for peer in sorted(response.members, key=lambda peer: peer.number)], COLUMNS, output)
+
+
+def _unknown(status: cluster_pb2.GetStatusResponse) -> errors.NoLeader:
+    """A node that founds, joins or is in doubt, or whose log has not come yet."""
+    why = "; ".join(status.alarms) or "its log names none yet: retry later"
+    return errors.NoLeader(f"{status.name} knows no members of a cluster: {why}")
 
 
 def _row(peer: cluster_pb2.Peer) -> Row:

@@ -205,6 +205,7 @@ class FakeNode(
             durable_index=self.memory.index,
             earliest_index=self.memory.earliest,
             has_quorum=bool(self.memory.leader),
+            alarms=[] if self.memory.leader else ["waiting for the other founders"],
             peers=peers if is_leader else [],
             readings_per_second=12.5,
             store_size_bytes=3 << 20,
@@ -214,7 +215,7 @@ class FakeNode(
         self.enter("ListMembers", request, context)
         first = cluster_pb2.Peer(name="node-1", member_id="00000000000000ff", number=1, voter=True)
         second = cluster_pb2.Peer(name="node-2", member_id="00000000000000aa", number=2, voter=True)
-        return cluster_pb2.ListMembersResponse(members=[second, first])
+        return cluster_pb2.ListMembersResponse(members=[second, first] if self.memory.leader else [])
 
     def TransferLeadership(self, request: Any, context: grpc.ServicerContext) -> Any:
         self.enter("TransferLeadership", request, context)

@@ -120,6 +120,16 @@ def test_status_exits_with_3_without_a_quorum(raftberry: Raftberry, nodes: list[
     assert "no quorum" in result.err
 
 
+def test_members_of_a_node_that_knows_no_cluster_exits_with_3_and_says_why(
+    raftberry: Raftberry, nodes: list[FakeNode]
+) -> None:
+    nodes[0].memory.leader = ""
+    for arguments in (("members",), ("members", "list", "-o", "json")):
+        result = raftberry(*arguments)
+        assert (result.status, result.out) == (3, "")
+        assert "node-1 knows no members of a cluster: waiting for the other founders" in result.err
+
+
 def test_the_live_view_prints_snapshots_where_there_is_no_terminal(raftberry: Raftberry) -> None:
     raftberry("write", "kitchen", "temperature", "21.5", "--time", TIME)
     result = raftberry("status", "--live", "--for", "10ms")
