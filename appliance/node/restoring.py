@@ -1,14 +1,15 @@
 """From a backup to a data directory of a new cluster of one, read back before anybody may use it.
 
-Invariant: the directory appears under its name only when all of it is durable and was read back; a run that was cut
-off leaves only a directory beside it, which the next run throws away. No node runs in a directory that is set aside:
-its lock is held from before the building to after the renaming. The cluster is a new one: its id and its
-member's id are fresh, so no node of the old cluster will ever talk to it. Before any thread exists.
+Invariant: the directory appears under its name only when all of it is durable and was read back; a run that fails
+leaves nothing, one whose power was cut only a directory beside it, which the next run throws away. No node runs in a
+directory that is set aside: its lock is held from before the building to after the renaming. The cluster is a new one:
+its id and its member's id are fresh, so no node of the old cluster will ever talk to it. Before any thread exists.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -68,8 +69,13 @@ def restore(backup: BackupReader, path: Path, node: NewNode, *, set_aside: Path 
     # A node that runs in the directory would go on acknowledging under its new name.
     with kept_from_others(path) if path.exists() else nullcontext():
         remove(building)
-        restored = _build(backup, building, node)
-        give(building, owner)
+        try:
+            restored = _build(backup, building, node)
+            give(building, owner)
+        except BaseException:
+            # Half a node is worth nothing, and may fill the card. What failed counts, not that this does.
+            shutil.rmtree(building, ignore_errors=True)
+            raise
         with file_errors(f"putting {building} in the place of {path}"):
             if is_occupied and set_aside is not None:
                 os.rename(path, set_aside)

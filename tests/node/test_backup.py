@@ -180,11 +180,13 @@ def test_no_node_starts_in_a_directory_that_is_about_to_be_set_aside(tmp_path: P
     assert "is in use by process" in refusals[0]
 
 
-def test_a_damaged_backup_leaves_no_directory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_cut_off", [False, True])
+def test_a_damaged_backup_leaves_no_directory(tmp_path: Path, is_cut_off: bool) -> None:
     data = bytearray(a_backup(a_state()[1]))
     data[-1] ^= 1
+    damaged = bytes(data[: len(data) // 2] if is_cut_off else data)
     with pytest.raises(CorruptData):
-        restore(BackupReader(io.BytesIO(bytes(data))), tmp_path / "data", a_node(), set_aside=None)
-    assert not (tmp_path / "data").exists()
+        restore(BackupReader(io.BytesIO(damaged)), tmp_path / "data", a_node(), set_aside=None)
+    assert list(tmp_path.iterdir()) == []
     restore(BackupReader(io.BytesIO(a_backup(a_state()[1]))), tmp_path / "data", a_node(), set_aside=None)
     assert [entry.name for entry in tmp_path.iterdir()] == ["data"]
