@@ -176,7 +176,8 @@ class Life:
     def join_progress(self) -> JoinProgress:
         if self._joiner is not None:
             return self._joiner.progress
-        if read_intent(self.config.data) is not None:
+        present = read_intent(self.config.data)
+        if present is not None and not present.is_rebuild:
             return JoinProgress(is_active=True, state="ending what this node was")
         return JoinProgress(failure=self._join_failure)
 

@@ -117,3 +117,11 @@ def test_a_join_that_was_answered_and_a_rebuild_are_not_replaced(
     with pytest.raises(ConditionFailed, match=words):
         join(made, "pi-1.local")
     assert read_intent(tmp_path) == present
+
+
+def test_a_node_that_is_rebuilt_is_not_said_to_join(tmp_path: Path) -> None:
+    made = life(tmp_path, size=1)
+    write_intent(tmp_path, MISTYPED)
+    assert made.join_progress().state == "ending what this node was"
+    write_intent(tmp_path, replace(MISTYPED, old_member_id=5))
+    assert not made.join_progress().is_active
