@@ -8,11 +8,12 @@ import click
 
 from appliance.cli.common import DurationType, connect, connection_options, note, output_option
 from appliance.cli.output import Row, emit, emit_one
+from appliance.client.connection import Connection
 from appliance.client.methods import DELETE_POLICY, LIST_POLICIES, SET_POLICY
 from appliance.units import Duration, format_duration, parse_duration
 from raftberry.v1 import policy_pb2
 
-COLUMNS: Final = ("series", "keep", "roll_ups")
+COLUMNS: Final = ("sensor", "metric", "keep", "roll_ups")
 FOR_EVER: Final = "for ever"
 
 
@@ -34,6 +35,8 @@ class RollUpType(click.ParamType[tuple[int, int]]):
 @click.group()
 def policy() -> None:
     """How long readings are kept, by SENSOR/METRIC globs; the longest that matches a series decides.
+
+    The last slash divides: 'barn/east/*' is sensor barn/east with all its metrics.
 
     \b
     Example: raftberry policy set 'greenhouse/*' --keep 90d --rollup 1m:2y
@@ -71,7 +74,7 @@ def set_policy(
         raise click.UsageError(
             "Give --keep, --rollup or both; what ends a policy is raftberry policy delete."
         )
-    sensor, metric = _globs(series)
+    sensor, metric = split_globs(series)
     wanted = policy_pb2.Policy(
         sensor=sensor,
         metric=metric,
@@ -109,22 +112,35 @@ def delete(series: str, endpoints: tuple[str, ...], timeout: Duration, output: s
     \b
     Example: raftberry policy delete 'greenhouse/*'
     """
-    sensor, metric = _globs(series)
-    request = policy_pb2.DeletePolicyRequest(sensor=sensor, metric=metric)
     with connect(endpoints, timeout) as connection:
+        sensor, metric = _find(connection, *split_globs(series))
+        request = policy_pb2.DeletePolicyRequest(sensor=sensor, metric=metric)
         response = connection.call(DELETE_POLICY, request, is_repeatable=False)
     emit_one({"deleted": f"{sensor}/{metric}", "index": response.index, "term": response.term}, output)
 
 
-def _globs(series: str) -> tuple[str, str]:
-    """A glob without a slash is a sensor with all its metrics."""
-    sensor, _, metric = series.partition("/")
-    return sensor, metric or "*"
+def split_globs(series: str) -> tuple[str, str]:
+    """Names of sensors often hold slashes, those of metrics rarely; without one it is a sensor with all its metrics."""
+    sensor, _, metric = series.rpartition("/")
+    return (sensor, metric or "*") if sensor else (series.rstrip("/"), "*")
+
+
+def _find(connection: Connection, sensor: str, metric: str) -> tuple[str, str]:
+    """The globs of the policy that reads so: the API also makes policies of metrics with a slash."""
+    policies = connection.call(LIST_POLICIES, policy_pb2.ListPoliciesRequest()).policies
+    alike = [(one.sensor, one.metric) for one in policies if _series(one) == f"{sensor}/{metric}"]
+    return (sensor, metric) if (sensor, metric) in alike or not alike else alike[0]
+
+
+def _series(one: policy_pb2.Policy) -> str:
+    return f"{one.sensor}/{one.metric}"
 
 
 def _row(one: policy_pb2.Policy) -> Row:
     return {
-        "series": f"{one.sensor}/{one.metric}",
+        "series": _series(one),
+        "sensor": one.sensor,
+        "metric": one.metric,
         "keep": _time(one.keep_nano),
         "roll_ups": [f"{format_duration(each.width_nano)}:{_time(each.keep_nano)}" for each in one.roll_ups],
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from appliance.cli.policy import split_globs
 from appliance.errors import Overloaded
 from appliance.limits import MIB
 from appliance.node import log_sizes, rolling
@@ -145,3 +146,19 @@ def test_a_disk_filled_by_others_refuses_writes_and_recovers_by_itself() -> None
             leader.core.submit(write([1], [1.0]), made.clock.now_ns + 10**10, lambda _: None)
         space.disk_free_bytes += 1
         submit(made, leader, write([1], [1.0]))
+
+
+def test_a_policy_as_it_is_typed_reaches_a_sensor_with_slashes_in_its_name() -> None:
+    with cluster(options=OPTIONS) as made:
+        leader = made.elect()
+        now = made.clock.wall_ns()
+        sensor, metric = split_globs("barn/east/*")
+        old, new = now - 2 * HOUR_NS, now - SECOND_NS
+        for name in ("barn/east", "barn", "barn/eastern"):
+            submit(made, leader, write([old, new], [1.0, 2.0], sensor=name))
+        submit(made, leader, set_policy(Policy(sensor, metric, 60 * SECOND_NS)))
+        run_until_clocks_are_known(made)
+        made.run_for(5_000)
+        for machine in made.machines.values():
+            assert times_of(machine, "t", "barn/east") == [new]
+            assert times_of(machine, "t", "barn") == times_of(machine, "t", "barn/eastern") == [old, new]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raftberry.v1 import reading_pb2, reading_pb2_grpc
+from raftberry.v1 import policy_pb2, policy_pb2_grpc, reading_pb2, reading_pb2_grpc
 from tests.process.nodes import Cluster
 from tests.process.test_backup import raftberry
 
@@ -21,4 +21,12 @@ def test_a_policy_is_set_through_one_node_and_seen_through_another(cluster: Clus
     raftberry("policy", "delete", "greenhouse", "-e", other, status=4)
     readings = reading_pb2_grpc.ReadingServiceStub(cluster.nodes[0].channel)
     assert next(readings.ListSeries(reading_pb2.ListSeriesRequest(), timeout=30)).index > 0
+    raftberry("policy", "set", "barn/east/*", "--keep", "1m", "-e", one, "-o", "json")
+    sensors = raftberry("policy", "list", "-e", other, "-o", "jsonl")
+    assert (sensors["sensor"], sensors["metric"]) == ("barn/east", "*")
+    raftberry("policy", "delete", "barn/east/*", "-e", one, "-o", "json")
+    policies = policy_pb2_grpc.PolicyServiceStub(cluster.nodes[0].channel)
+    odd = policy_pb2.Policy(sensor="barn", metric="east/*", keep_nano=60 * 10**9)
+    policies.SetPolicy(policy_pb2.SetPolicyRequest(policy=odd), timeout=30)
+    raftberry("policy", "delete", "barn/east/*", "-e", one, "-o", "json")
     cluster.wait_equal_state()
