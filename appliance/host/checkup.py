@@ -180,7 +180,7 @@ def check_clock(now_unix_nano: int, synchronised: bool | None) -> Finding:
             Harm.SLOWS,
             "clock",
             f"{found}, not synchronised",
-            "times of readings are this machine's own, and retention is held back; enable systemd-timesyncd or chrony",
+            "times of readings are this machine's own, and retention goes by them; enable systemd-timesyncd or chrony",
         )
     return Finding(Harm.NONE, "clock", f"{found}, synchronised")
 

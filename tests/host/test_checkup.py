@@ -65,6 +65,12 @@ def test_a_clock_that_was_never_set_is_worse_than_one_that_is_not_synchronised(
     assert checkup.check_clock(now, synchronised).harm is harm
 
 
+def test_a_clock_that_is_not_synchronised_is_not_said_to_hold_retention() -> None:
+    advice = checkup.check_clock(CLOCK_EARLIEST_UNIX_NANO, False).advice
+    assert "retention is held back" not in advice
+    assert "retention goes by them" in advice
+
+
 @pytest.mark.parametrize(
     ("bits", "harm", "words"),
     [
