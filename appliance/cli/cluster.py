@@ -11,7 +11,7 @@ from appliance.cli import live, survey
 from appliance.cli.common import DurationType, connect, connection_options, note, output_option
 from appliance.cli.main import EXIT_NO_QUORUM, EXIT_OK
 from appliance.cli.output import emit, emit_one
-from appliance.client.failures import Unreachable
+from appliance.client.failures import no_node_answers
 from appliance.client.methods import TRANSFER_LEADERSHIP
 from appliance.units import Duration
 from raftberry.v1 import cluster_pb2
@@ -52,7 +52,7 @@ def status(
     with survey.Survey(endpoints, timeout_s=min(STATUS_TIMEOUT_S, timeout / 1e9)) as nodes:
         answers = nodes.ask()
     if not any(one.status for one in answers):
-        raise Unreachable(f"no node answers at {', '.join(endpoints)}")
+        raise no_node_answers([f"{one.endpoint}: {one.reason}" for one in answers])
     emit(survey.rows(answers), survey.COLUMNS, output)
     sys.stdout.flush()
     for alarm in survey.alarms(answers):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -72,8 +73,16 @@ def _keep_token(context: click.Context, _: click.Parameter, text: str | None) ->
 
 
 def _keep_authority(context: click.Context, _: click.Parameter, path: Path | None) -> None:
-    if path is not None:
-        context.meta[_AUTHORITY] = path.read_bytes()
+    if path is None:
+        return
+    pem = path.read_bytes()
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("ascii"))
+    except (ssl.SSLError, ValueError) as error:
+        raise click.BadParameter(
+            f"{path} holds no certificate in PEM; give the cluster's CA, security/authority.pem of a node"
+        ) from error
+    context.meta[_AUTHORITY] = pem
 
 
 def present_credentials() -> ClientCredentials:

@@ -42,6 +42,11 @@ class Answer:
     status: cluster_pb2.GetStatusResponse | None
     problem: str = ""
 
+    @property
+    def reason(self) -> str:
+        """The problem, without the endpoint."""
+        return self.problem.removeprefix(f"{self.endpoint}: ")
+
 
 class Survey:
     """Connections to all endpoints, kept for the next time."""

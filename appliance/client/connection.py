@@ -16,6 +16,7 @@ from appliance import errors, limits
 from appliance.client import failures
 from appliance.client.credentials import NO_CREDENTIALS, ClientCredentials
 from appliance.client.methods import Method, Request, Response
+from appliance.client.reasons import reason_of
 
 Result = TypeVar("Result")
 
@@ -149,9 +150,11 @@ class Connection:
             timeout_s = (
                 CONNECT_TIMEOUT_S if len(self.endpoints) > 1 else max(CONNECT_TIMEOUT_S, self.timeout_s)
             )
-            if not _is_answered(channel, timeout_s):
+            details = _silence(channel, timeout_s)
+            if details is not None:
                 channel.close()
-                raise failures.Unreachable(f"{endpoint}: no connection")
+                reason = reason_of(details, is_encrypted=self._credentials.is_encrypted(endpoint))
+                raise failures.Unreachable(f"{endpoint}: {reason}")
             self._channels[endpoint] = channel
         return self._channels[endpoint]
 
@@ -194,7 +197,7 @@ class Connection:
                 else:
                     self.prefer(endpoint)
                     return result
-            _raise_if_hopeless(refusals, self.endpoints)
+            _raise_if_hopeless(refusals)
             if time.monotonic() + ROUND_PAUSE_S + min(ROUND_S_MIN, self.timeout_s / 2) >= deadline:
                 raise _most_telling(refusals)
             time.sleep(ROUND_PAUSE_S)
@@ -207,8 +210,8 @@ def may_try_elsewhere(error: errors.RaftberryError, *, is_repeatable: bool) -> b
     return isinstance(error, errors.OutcomeUnknown) and is_repeatable
 
 
-def _is_answered(channel: grpc.Channel, timeout_s: float) -> bool:
-    """Whether a process answers: any status but "no connection" and "no answer" will do.
+def _silence(channel: grpc.Channel, timeout_s: float) -> str | None:
+    """What gRPC says of a process that does not answer; None: one does, with any status but those two.
 
     A stopped process still accepts connections, and gRPC's own watch of a channel costs a thread and 0.2 s.
     """
@@ -217,16 +220,17 @@ def _is_answered(channel: grpc.Channel, timeout_s: float) -> bool:
         check(b"", timeout=timeout_s)
     except grpc.RpcError as error:
         assert isinstance(error, grpc.Call)
-        return error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-    return True
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return f"no answer within {timeout_s:g} s; check its power, its load, and cable and firewalls between"
+        if error.code() is grpc.StatusCode.UNAVAILABLE:
+            return error.details() or ""
+    return None
 
 
-def _raise_if_hopeless(refusals: list[errors.RaftberryError], endpoints: Sequence[str]) -> None:
+def _raise_if_hopeless(refusals: list[errors.RaftberryError]) -> None:
     """Without a single connection a later round will not do better."""
     if all(isinstance(refusal, failures.Unreachable) for refusal in refusals):
-        raise failures.Unreachable(
-            f"no node answers at {', '.join(endpoints)}; name others with --endpoint or RAFTBERRY_ENDPOINTS"
-        )
+        raise failures.no_node_answers([str(refusal) for refusal in refusals])
 
 
 def _most_telling(refusals: list[errors.RaftberryError]) -> errors.RaftberryError:

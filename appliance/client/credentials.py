@@ -46,16 +46,24 @@ class ClientCredentials:
             return grpc.aio.insecure_channel(endpoint, options=named)
         return grpc.aio.secure_channel(endpoint, secured, options=named)
 
+    def is_encrypted(self, endpoint: str) -> bool:
+        """Whether a channel there speaks TLS."""
+        return not endpoint.startswith(UNIX_PREFIX) and (
+            bool(self.authority_pem) or self._fingerprint() != NO_FINGERPRINT
+        )
+
     def _dress(self, endpoint: str, options: Options) -> tuple[grpc.ChannelCredentials | None, Options]:
         """TLS (None: plain text) and the options that go with it."""
         if endpoint.startswith(UNIX_PREFIX):
             return None, [*options, ("grpc.default_authority", "localhost")]
-        fingerprint = parse_token(self.token).fingerprint if self.token else NO_FINGERPRINT
-        if not self.authority_pem and fingerprint == NO_FINGERPRINT:
+        if not self.is_encrypted(endpoint):
             return None, options
-        authority_pem = self.authority_pem or fetch_authority(endpoint, fingerprint)
+        authority_pem = self.authority_pem or fetch_authority(endpoint, self._fingerprint())
         secured = grpc.ssl_channel_credentials(authority_pem)
         return secured, [*options, ("grpc.ssl_target_name_override", NODE_HOST)]
+
+    def _fingerprint(self) -> bytes:
+        return parse_token(self.token).fingerprint if self.token else NO_FINGERPRINT
 
 
 NO_CREDENTIALS: Final = ClientCredentials()

@@ -6,7 +6,7 @@ a passed deadline is OutcomeUnknown. Statuses carry google.rpc.ErrorInfo (reason
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -30,6 +30,13 @@ class NotServed(errors.NotApplied):
 
 class Unfinished(errors.OutcomeUnknown):
     """The connection broke, or the server did not say whether it applied the request."""
+
+
+def no_node_answers(problems: Sequence[str]) -> Unreachable:
+    """problems: `endpoint: why`, one for each that was tried."""
+    return Unreachable(
+        f"no node answers at {'; at '.join(problems)}; or name others with --endpoint or RAFTBERRY_ENDPOINTS"
+    )
 
 
 @dataclass(frozen=True, slots=True)
