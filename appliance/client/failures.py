@@ -17,6 +17,7 @@ from google.rpc import error_details_pb2, status_pb2
 from appliance import errors
 
 _DETAILS_KEY: Final = "grpc-status-details-bin"
+_LOCAL_SERVICE: Final = "LocalService/"
 _NOT_APPLIED: Final = "NOT_APPLIED"
 
 
@@ -36,6 +37,19 @@ def no_node_answers(problems: Sequence[str]) -> Unreachable:
     """problems: `endpoint: why`, one for each that was tried."""
     return Unreachable(
         f"no node answers at {'; at '.join(problems)}; or name others with --endpoint or RAFTBERRY_ENDPOINTS"
+    )
+
+
+def no_such_method(endpoint: str, method: str) -> NotServed:
+    """method: `Service/Name`, which the endpoint does not know."""
+    if method.startswith(_LOCAL_SERVICE):
+        return NotServed(
+            f"{endpoint}: type this on the node itself, as root or in the group raftberry: it goes through the node's "
+            "local socket only (--endpoint unix:PATH, if it is not where the service has it)"
+        )
+    return NotServed(
+        f"{endpoint} is no client port of a node, or of an older version: it knows no {method}; see its "
+        "client.address (port 7440 where nothing else is configured)"
     )
 
 

@@ -12,8 +12,8 @@ _OTHER_CLUSTER: Final = (
     "its certificate is not of the CA that --ca or the token names: it is of another cluster"
 )
 _NO_TLS: Final = (
-    "what listens there does not speak TLS: a node without encryption (leave out --ca and the token), or another "
-    "program"
+    "what listens there does not speak TLS: a node's web port, a node without encryption (then leave out --ca and the "
+    "token), or another program"
 )
 _WEB_PORT: Final = "what listens there speaks no gRPC: a node's web port, or another program"
 _NO_PLAINTEXT: Final = (

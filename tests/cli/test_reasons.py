@@ -117,7 +117,7 @@ def test_encryption_towards_a_plaintext_node_is_named_as_the_cause(
     ca = tmp_path / "ca.pem"
     ca.write_bytes(Authority.create(CLUSTER).pem)
     result = raftberry("latest", "-e", nodes[0].address, "--ca", str(ca))
-    assert "does not speak TLS: a node without encryption" in result.err
+    assert "does not speak TLS: a node's web port, a node without encryption" in result.err
 
 
 def test_a_web_port_is_told_from_a_client_port(raftberry: Raftberry) -> None:
@@ -157,3 +157,21 @@ def test_a_ca_that_is_no_certificate_is_refused_before_anything_is_sent(
     assert result.status == 2
     assert f"{file} holds no certificate in PEM" in result.err
     assert nodes[0].calls == []
+
+
+def test_what_only_the_local_socket_serves_is_to_be_typed_on_the_node(
+    raftberry: Raftberry, nodes: list[FakeNode]
+) -> None:
+    for command in (("invite",), ("join", "pi-1.local", "rbj1_x")):
+        result = raftberry(*command, "-e", nodes[0].address)
+        assert result.status == 1
+        assert f"{nodes[0].address}: type this on the node itself" in result.err
+        assert "LocalService" not in result.err
+
+
+def test_a_port_that_knows_no_such_method_is_said_to_be_no_client_port(
+    raftberry: Raftberry, nodes: list[FakeNode]
+) -> None:
+    result = raftberry("policy", "list", "-e", nodes[0].address)
+    assert result.status == 1
+    assert f"{nodes[0].address} is no client port of a node" in result.err
