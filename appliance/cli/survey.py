@@ -147,6 +147,10 @@ def _status_row(endpoint: str, status: cluster_pb2.GetStatusResponse, head: int)
         "certificate_expires": format_time(status.certificate_expires_unix_nano)
         if status.certificate_expires_unix_nano
         else "",
+        "written_bytes": status.written_bytes,
+        "written_bytes_per_day": status.written_bytes_per_day,
+        "card_life_used_percent": status.card_life_used_percent or None,
+        "scrubbed_unix_nano": status.scrubbed_unix_nano,
         "alarms": list(status.alarms),
     }
 

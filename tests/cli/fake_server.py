@@ -209,6 +209,10 @@ class FakeNode(
             peers=peers if is_leader else [],
             readings_per_second=12.5,
             store_size_bytes=3 << 20,
+            written_bytes=5 << 30,
+            written_bytes_per_day=1 << 30,
+            card_life_used_percent=20,
+            scrubbed_unix_nano=1_790_000_000 * 10**9,
         )
 
     def ListMembers(self, request: Any, context: grpc.ServicerContext) -> Any:

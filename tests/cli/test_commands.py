@@ -113,6 +113,15 @@ def test_status_has_a_row_for_each_node_asked_or_known_to_the_leader(raftberry: 
     assert "3.0 MiB" in table[1]
 
 
+def test_status_in_json_has_what_the_card_bears_as_the_documents_say(raftberry: Raftberry) -> None:
+    asked, _, unasked = json.loads(raftberry("status", "-o", "json").out)
+    assert asked["written_bytes"] == 5 << 30
+    assert asked["written_bytes_per_day"] == 1 << 30
+    assert asked["card_life_used_percent"] == 20
+    assert asked["scrubbed_unix_nano"] == 1_790_000_000 * 10**9
+    assert unasked["written_bytes"] is None
+
+
 def test_status_exits_with_3_without_a_quorum(raftberry: Raftberry, nodes: list[FakeNode]) -> None:
     nodes[0].memory.leader = ""
     result = raftberry("status")
