@@ -116,10 +116,10 @@ def export_csv(
     with connect(endpoints, timeout) as connection:
         responses = connection.stream(QUERY, request)
         if file is None:
-            write_rows(responses, sys.stdout)
+            write_rows(responses, sys.stdout, series=f"{sensor} {metric}")
         else:
             with whole_file(file, encoding="utf-8") as out:
-                count = write_rows(responses, out)
+                count = write_rows(responses, out, series=f"{sensor} {metric}")
             note(f"{count} readings written to {click.format_filename(file)}")
 
 
@@ -179,7 +179,7 @@ def import_producer_id(file: Path, *, sensor: str, metric: str, is_integer: bool
     return f"import-{digest.hexdigest()[:32]}"
 
 
-def write_rows(responses: Iterable[reading_pb2.QueryResponse], out: IO[str]) -> int:
+def write_rows(responses: Iterable[reading_pb2.QueryResponse], out: IO[str], *, series: str) -> int:
     """CSV of raw readings, every value as the shortest text that reads back as the same number."""
     count = 0
     for response in responses:
@@ -191,7 +191,7 @@ def write_rows(responses: Iterable[reading_pb2.QueryResponse], out: IO[str]) -> 
                 out.write(f"{format_time(time_unix_nano, separator=' ', suffix='')},{value!r}\n")
                 count += 1
     if count == 0:
-        raise NotFound("the series does not exist or has no readings")
+        raise NotFound(f"{series} does not exist or has no readings")
     return count
 
 

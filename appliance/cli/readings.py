@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import chain
 from typing import Final
 
 import click
@@ -23,7 +24,8 @@ from appliance.cli.common import (
 from appliance.cli.output import Row, emit, emit_forever, emit_one, reading_rows
 from appliance.cli.times import format_time, parse_time_or_age
 from appliance.cli.values import parse_value
-from appliance.client.methods import GET_LATEST, QUERY, WRITE
+from appliance.client.connection import Connection
+from appliance.client.methods import GET_LATEST, LIST_SERIES, QUERY, WRITE
 from appliance.client.watcher import watch_readings
 from appliance.errors import NotFound
 from appliance.units import Duration
@@ -197,7 +199,11 @@ def query(
     )
     columns = ("time", "sensor", "metric", "aggregation", "value") if aggregations else COLUMNS
     with connect(endpoints, timeout) as connection:
-        emit(_query_rows(connection.stream(QUERY, request)), columns, output)
+        rows = _query_rows(connection.stream(QUERY, request))
+        first = next(rows, None)
+        emit(() if first is None else chain((first,), rows), columns, output)
+        if first is None:
+            _explain_nothing(connection, request)
 
 
 @click.command()
@@ -235,6 +241,16 @@ def watch(
             for row in reading_rows(readings)
         )
         emit_forever(_first(rows, count), (*COLUMNS, "index"), output)
+
+
+def _explain_nothing(connection: Connection, asked: reading_pb2.QueryRequest) -> None:
+    """NotFound where there is no such series."""
+    request = reading_pb2.ListSeriesRequest(
+        sensor=asked.sensor, metric=asked.metric, consistency=asked.consistency
+    )
+    if not any(response.series for response in connection.stream(LIST_SERIES, request)):
+        raise NotFound(f"no series matches {asked.sensor!r} {asked.metric!r}")
+    note("no readings in this span")
 
 
 def _query_rows(responses: Iterator[reading_pb2.QueryResponse]) -> Iterator[Row]:

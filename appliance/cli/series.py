@@ -17,6 +17,7 @@ from appliance.cli.common import (
 from appliance.cli.output import Row, emit, emit_one
 from appliance.cli.times import format_time
 from appliance.client.methods import DELETE_SERIES, LIST_SERIES, SET_SERIES
+from appliance.errors import NotFound
 from appliance.units import Duration
 from raftberry.v1 import reading_pb2
 
@@ -114,6 +115,8 @@ def delete_series(
         response = connection.call(DELETE_SERIES, request, is_repeatable=False)
     row: Row = {"series_count": response.series_count, "index": response.index, "term": response.term}
     emit_one(row, output)
+    if not response.series_count:
+        raise NotFound(f"no series matches {sensor!r} {metric!r}")
 
 
 def _list(

@@ -144,7 +144,8 @@ class FakeNode(
     def Query(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         self.enter("Query", request, context)
         for (sensor, metric), series in self._matching(request):
-            for part in _parts(series):
+            start = request.start_time_unix_nano
+            for part in _parts({time: value for time, value in series.items() if time >= start}):
                 one = reading_pb2.Readings(sensor=sensor, metric=metric)
                 one.time_unix_nano.extend(time for time, _ in part)
                 one.value.extend(value for _, value in part)
@@ -179,6 +180,13 @@ class FakeNode(
     def SetSeries(self, request: Any, context: grpc.ServicerContext) -> Any:
         self.enter("SetSeries", request, context)
         return reading_pb2.SetSeriesResponse(index=self.memory.index, term=1)
+
+    def DeleteSeries(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.enter("DeleteSeries", request, context)
+        names = [names for names, _ in self._matching(request)]
+        for each in names:
+            del self.memory.series[each]
+        return reading_pb2.DeleteSeriesResponse(series_count=len(names), index=self.memory.index)
 
     def GetProducer(self, request: Any, context: grpc.ServicerContext) -> Any:
         self.enter("GetProducer", request, context)

@@ -58,6 +58,32 @@ def test_no_match_exits_with_4(raftberry: Raftberry) -> None:
     assert raftberry("latest", "cellar").status == 4
 
 
+def test_a_query_tells_no_such_series_from_no_readings_in_the_span(raftberry: Raftberry) -> None:
+    raftberry("write", "kitchen", "temperature", "21.5", "--time", TIME)
+    nothing = raftberry("query", "nosuch", "-o", "csv")
+    assert (nothing.status, nothing.out) == (4, "time,sensor,metric,value\n")
+    assert "no series matches 'nosuch' '*'" in nothing.err
+    later = raftberry("query", "kitchen", "--start", "2026-09-10T12:00:00Z")
+    assert (later.status, later.out.split()) == (0, ["TIME", "SENSOR", "METRIC", "VALUE"])
+    assert "no readings in this span" in later.err
+    assert raftberry("query", "kitchen").err == ""
+
+
+def test_deleting_no_series_exits_with_4(raftberry: Raftberry) -> None:
+    raftberry("write", "kitchen", "temperature", "21.5", "--time", TIME)
+    nothing = raftberry("series", "delete", "nosuch", "x", "--yes", "-o", "json")
+    assert (nothing.status, json.loads(nothing.out)["series_count"]) == (4, 0)
+    assert "no series matches 'nosuch' 'x'" in nothing.err
+    done = raftberry("series", "delete", "kitchen", "*", "--yes", "-o", "json")
+    assert (done.status, json.loads(done.out)["series_count"], done.err) == (0, 1, "")
+
+
+def test_an_export_of_no_series_names_it(raftberry: Raftberry) -> None:
+    result = raftberry("export", "--sensor", "nosuch", "--metric", "x")
+    assert (result.status, result.out) == (4, "")
+    assert "nosuch x does not exist or has no readings" in result.err
+
+
 def test_a_query_gives_every_row_of_several_messages(raftberry: Raftberry, nodes: list[FakeNode]) -> None:
     nodes[0].memory.series["kitchen", "load"] = {number: float(number) for number in range(2_000)}
     assert len(raftberry("query", "kitchen", "-o", "jsonl").out.splitlines()) == 2_000
