@@ -46,6 +46,9 @@ LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 DEFAULT_PORTS: Final = {"client": 7440, "peer": 7441, "web": 7442}
 
+NEAREST_KEYS: Final = 3
+"""Named where a key is like none of them."""
+
 _MS: Final = 1_000_000
 _STORE_SIZE_MIN: Final = 64 * limits.MIB
 _JOURNAL_SIZE_MIN: Final = 4 * limits.ENTRY_BYTES_MAX
@@ -193,21 +196,32 @@ def _section_fields(section: str) -> dict[str, msgspec.structs.FieldInfo]:
 
 def _require_section(source: str, section: str) -> None:
     if section not in _SECTIONS:
-        raise ConfigurationError(f"{source}: unknown section {section!r}{_nearest(section, list(_SECTIONS))}")
+        hint = _nearest(section, list(_SECTIONS)) or f"; known are {', '.join(sorted(_SECTIONS))}"
+        raise ConfigurationError(f"{source}: unknown section {section!r}{hint}")
+
+
+def _key_hint(section: str, key: str) -> str:
+    """What may have been meant: a key of this section, one of another, or something near."""
+    everywhere = [f"{name}.{field}" for name in _SECTIONS for field in _section_fields(name)]
+    near = difflib.get_close_matches(f"{section}.{key}", everywhere, n=NEAREST_KEYS, cutoff=0)
+    return (
+        _nearest(key, list(_section_fields(section)))
+        or _nearest(key, everywhere)
+        or f"; the nearest are {', '.join(near)}; `man raftberry.toml` has all"
+    )
 
 
 def _nearest(word: str, known: list[str]) -> str:
+    """Empty: nothing is like it."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f": did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
+    return f": did you mean {close[0]!r}?" if close else ""
 
 
 def _convert(source: str, section: str, key: str, value: object, *, is_text: bool) -> object:
     """The value of one key in its field's type. is_text: from flags or environment, where all is text."""
     fields = _section_fields(section)
     if key not in fields:
-        elsewhere = [f"{name}.{field}" for name in _SECTIONS for field in _section_fields(name)]
-        known = list(fields) if difflib.get_close_matches(key, list(fields), n=1, cutoff=0.5) else elsewhere
-        raise ConfigurationError(f"{source}: unknown key '{section}.{key}'{_nearest(key, known)}")
+        raise ConfigurationError(f"{source}: unknown key '{section}.{key}'{_key_hint(section, key)}")
     try:
         if is_text and isinstance(value, str) and key == "initial_members":
             value = parse_members(value)

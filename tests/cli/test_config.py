@@ -113,6 +113,17 @@ def test_a_mistake_in_the_environment_names_the_variable() -> None:
         load(path=None, environment={"RAFTBERRY_LOG__LEVLE": "info"}, flags={})
 
 
+def test_a_key_like_no_other_names_the_nearest_few_and_where_all_are() -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        load(path=None, environment={"RAFTBERRY_STORAGE__FOO": "1"}, flags={})
+    text = str(raised.value)
+    assert "unknown key 'storage.foo'; the nearest are storage." in text
+    assert text.endswith("; `man raftberry.toml` has all")
+    assert len(text) < 200
+    with pytest.raises(ConfigurationError, match=r"unknown section 'xyz'; known are client, cluster, "):
+        load(path=None, environment={"RAFTBERRY_XYZ__FOO": "1"}, flags={})
+
+
 def test_a_data_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "data"
     file.touch()
