@@ -191,14 +191,22 @@ class Turns:
 async def get_chart(request: Request) -> Response:
     """?sensor&metric&start&end (ms)&points -> raw readings where they are few, else windows.
 
-    {step_ms: 0, times_ms, values} or {step_ms, times_ms, min, mean, max}; null stands for NaN and infinities.
+    {step_ms: 0, times_ms, values} or {step_ms, times_ms, min, mean, max}; null stands for NaN and infinities, and
+    left_out_count says how many points that are. exists: whether there is such a series at all.
     """
     asked = _chart_request(request)
     node: Node = request.app.state.node
     charts: Turns = request.app.state.charts
     async with charts.taken():
         answer = await _raw(node, asked) or await _windows(node, asked)
-    return JSONResponse({"sensor": asked.sensor, "metric": asked.metric, **answer})
+    drawn = answer["mean"] if answer["step_ms"] else answer["values"]
+    named = {
+        "sensor": asked.sensor,
+        "metric": asked.metric,
+        "exists": any(True for _ in node.state.series(asked.sensor, asked.metric)),
+        "left_out_count": drawn.count(None),
+    }
+    return JSONResponse({**named, **answer})
 
 
 async def _raw(node: Node, asked: ChartRequest) -> dict[str, Any] | None:

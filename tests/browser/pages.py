@@ -117,6 +117,15 @@ class Tour:
         page.get_by_role("button", name="All").click()
         expect(page.locator("p[role=status]")).to_contain_text("2013")
 
+    def nothing_there(self, look: str) -> None:
+        """A series and a page that do not exist are said not to."""
+        with self.page(f"{self.dev.web(3)}/#/chart?s=nosuch%0Ax", look) as page:
+            expect(page.locator("p[role=status]")).to_contain_text("There is no series nosuch x.")
+            expect(page.locator("canvas")).to_have_count(0)
+            self.check_accessibility(page, f"chart of nothing {look}")
+        with self.page(f"{self.dev.web(3)}/#/nonsense", look) as page:
+            expect(page.get_by_role("heading", name="No such page")).to_be_visible()
+
     def live_chart(self) -> None:
         with self.page(f"{self.dev.web(1)}/#/chart?s=pi-1%0Amemory_used_percent", "desktop") as page:
             page.get_by_role("button", name="15 min").click()
@@ -239,7 +248,7 @@ def tour_without(build: Path, pictures: Path, axe: Path, wanted: list[str]) -> l
         tour = Tour(browser, dev, pictures, axe if axe.exists() else None)
         if "pages" in wanted:
             for look in LOOKS:
-                for visit in (tour.cluster, tour.sensors, tour.chart, tour.raft):
+                for visit in (tour.cluster, tour.sensors, tour.chart, tour.nothing_there, tour.raft):
                     visit(look)
                     print(f"ok {visit.__name__} {look}", flush=True)
         for name, visit_once in {

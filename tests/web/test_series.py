@@ -57,6 +57,24 @@ async def test_few_readings_are_drawn_as_they_are() -> None:
     assert [spec.aggregations for spec in node.specs] == [()]
 
 
+async def test_a_chart_says_whether_there_is_such_a_series() -> None:
+    async with client(FakeNode(state=FakeState(NAMES))) as http:
+        for sensor, exists in (("kitchen", True), ("cellar", False)):
+            answer = (await http.get("/api/v1/chart", params={**CHART, "sensor": sensor})).json()
+            assert (answer["exists"], answer["times_ms"]) == (exists, [])
+
+
+async def test_a_chart_counts_what_it_cannot_draw() -> None:
+    for readings, points, left_out in (
+        ([1.0, math.nan, -math.inf], "10", 2),
+        ([1.0], "10", 0),
+        ([math.inf] * 11, "10", 1),
+    ):
+        async with client(FakeNode(readings=readings)) as http:
+            answer = (await http.get("/api/v1/chart", params={**CHART, "points": points})).json()
+        assert answer["left_out_count"] == left_out, readings
+
+
 async def test_many_readings_are_drawn_as_minimum_mean_and_maximum_of_windows() -> None:
     node = FakeNode(readings=[float(number) for number in range(1_000)])
     async with client(node) as http:

@@ -13,6 +13,7 @@ const PAGES = {
   chart: ["Chart", chartPage],
   raft: ["Raft, live", raftPage],
 };
+const MISSING = ["No such page", missingPage];
 
 const live = new Live();
 const main = document.getElementById("main");
@@ -22,7 +23,7 @@ let shown = "";
 
 function route() {
   const [name, query] = location.hash.replace(/^#\/?/, "").split("?");
-  return [name in PAGES ? name : "cluster", new URLSearchParams(query)];
+  return [name || "cluster", new URLSearchParams(query)];
 }
 
 function show() {
@@ -38,7 +39,7 @@ function show() {
     return;
   }
   document.getElementById("link").hidden = false;
-  const [title, page] = PAGES[name];
+  const [title, page] = Object.hasOwn(PAGES, name) ? PAGES[name] : MISSING;
   document.title = `${title} · Raftberry`;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.getAttribute("href") === `#/${name}`) link.setAttribute("aria-current", "page");
@@ -50,6 +51,12 @@ function show() {
   // A new page is announced; the first one is where the reader begins anyway.
   if (shown && shown !== name) main.focus({ preventScroll: true });
   shown = name;
+}
+
+function missingPage(root) {
+  root.append(
+    h("h1", {}, "No such page"),
+    h("p", {}, `There is none at ${location.hash}; see the `, h("a", { href: "#/cluster" }, "cluster"), "."));
 }
 
 function loginForm() {

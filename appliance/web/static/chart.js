@@ -4,6 +4,7 @@ import { h, setText } from "./dom.js";
 import * as format from "./format.js";
 import { getJson } from "./live.js";
 import { Plot } from "./plot.js";
+import { remarksOn } from "./remarks.js";
 
 const HOUR = 3600e3;
 const SPANS = [["15 min", HOUR / 4], ["1 h", HOUR], ["6 h", 6 * HOUR], ["1 d", 24 * HOUR], ["1 w", 168 * HOUR], ["30 d", 720 * HOUR], ["1 y", 8766 * HOUR]];
@@ -224,6 +225,29 @@ class ChartPage {
   }
 
   draw(range) {
+    const span = `${format.when(range[0] * 1000)} to ${format.when(range[1] * 1000)}`;
+    const remarks = remarksOn(this.answers).join(" ");
+    if (this.answers.some((each) => each.times_ms.length)) this.drawPlot(range, `${span}. ${this.kindOfPoints()} ${remarks}`.trimEnd());
+    else this.drawNothing(`${span}. ${remarks}${this.answers.some((each) => each.exists) ? " Press All to see where there are some." : ""}`);
+    this.box.setAttribute("aria-label", `Chart of ${this.names.map((each) => each.join(" ")).join(", ")}, ${span}. ${remarks} Arrow keys move, plus and minus zoom, A shows all, L follows. The table below has the figures.`);
+    this.showFigures();
+  }
+
+  kindOfPoints() {
+    const steps = [...new Set(this.answers.map((each) => each.step_ms))].filter(Boolean);
+    const kind = steps.length ? `Mean, and the band from minimum to maximum, of windows of ${steps.map((step) => format.duration(step / 1000).replace(/^0 s$/, `${step} ms`)).join(" and ")}.` : "Every reading.";
+    return `${kind} Drag to zoom in, double-click to zoom out.`;
+  }
+
+  // An empty grid would look like a series of zeros.
+  drawNothing(text) {
+    this.plot?.destroy();
+    this.plot = null;
+    setText(this.note, text);
+    setText(this.under, "\u00a0");
+  }
+
+  drawPlot(range, text) {
     const { series, bands, data } = columnsOf(this.answers);
     const shape = JSON.stringify(series.map((each) => [each.label, each.width, each.points]));
     if (!this.plot || this.shape !== shape) {
@@ -235,11 +259,7 @@ class ChartPage {
       this.plot.make();
     }
     this.plot.set(data, range);
-    const steps = [...new Set(this.answers.map((each) => each.step_ms))].filter(Boolean);
-    const span = `${format.when(range[0] * 1000)} to ${format.when(range[1] * 1000)}`;
-    setText(this.note, `${span}. ${steps.length ? `Mean, and the band from minimum to maximum, of windows of ${steps.map((step) => format.duration(step / 1000).replace(/^0 s$/, `${step} ms`)).join(" and ")}.` : "Every reading."} Drag to zoom in, double-click to zoom out.`);
-    this.box.setAttribute("aria-label", `Chart of ${this.names.map((each) => each.join(" ")).join(", ")}, ${span}. Arrow keys move, plus and minus zoom, A shows all, L follows. The table below has the figures.`);
-    this.showFigures();
+    setText(this.note, text);
   }
 
   showCursor(place) {
