@@ -8,6 +8,8 @@ Foreign errors are translated once, where they enter, with `raise ... from`.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class RaftberryError(Exception):
     """Base of all our errors. str(error) is complete: what failed, what was done, what to do."""
@@ -84,6 +86,8 @@ class RateLimited(Overloaded):
 
 class OutcomeUnknown(RaftberryError):
     """The deadline passed, or the trail was lost, while the request may still be applied."""
+
+    is_write: ClassVar[bool] = True
 
 
 class Fatal(RaftberryError):

@@ -51,7 +51,7 @@ def fetch_authority(endpoint: str, fingerprint: bytes) -> bytes:
         try:
             answer = call(b"", timeout=ANSWER_TIMEOUT_S)
         except grpc.RpcError as error:
-            raise failures.from_call(error, endpoint) from error
+            raise failures.from_call(error, endpoint, is_read=True) from error
     pem = join_pb2.GetAuthorityResponse.FromString(answer).authority_pem
     try:
         der = ssl.PEM_cert_to_DER_cert(pem.decode("ascii"))

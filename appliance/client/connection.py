@@ -104,7 +104,7 @@ class Connection:
         try:
             return call(request, timeout=timeout_s, metadata=self.metadata)
         except grpc.RpcError as error:
-            raise self._failure(error, endpoint, method.name) from error
+            raise self._failure(error, endpoint, method) from error
 
     def collect(self, method: Method[Request, Response], request: Request) -> list[Response]:
         """All responses of a finite stream. A stream that breaks is read again from the start elsewhere."""
@@ -138,7 +138,7 @@ class Connection:
         try:
             yield from call
         except grpc.RpcError as error:
-            raise self._failure(error, endpoint, method.name) from error
+            raise self._failure(error, endpoint, method) from error
         finally:
             call.cancel()
 
@@ -176,11 +176,13 @@ class Connection:
         """Begin with the one behind this endpoint from now on."""
         self._first = (self.endpoints.index(endpoint) + 1) % len(self.endpoints)
 
-    def _failure(self, call: grpc.RpcError, endpoint: str, method: str) -> errors.RaftberryError:
+    def _failure(
+        self, call: grpc.RpcError, endpoint: str, method: Method[Request, Response]
+    ) -> errors.RaftberryError:
         assert isinstance(call, grpc.Call)
         if call.code() is grpc.StatusCode.UNIMPLEMENTED:
-            return failures.no_such_method(endpoint, method)
-        error = failures.from_call(call, endpoint)
+            return failures.no_such_method(endpoint, method.name)
+        error = failures.from_call(call, endpoint, is_read=method.is_read)
         if isinstance(error, errors.OutcomeUnknown):
             self.forget(endpoint)
         return error

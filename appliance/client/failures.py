@@ -33,6 +33,12 @@ class Unfinished(errors.OutcomeUnknown):
     """The connection broke, or the server did not say whether it applied the request."""
 
 
+class Unanswered(Unfinished):
+    """The same of a read, which had nothing to apply."""
+
+    is_write = False
+
+
 def no_node_answers(problems: Sequence[str]) -> Unreachable:
     """problems: `endpoint: why`, one for each that was tried."""
     return Unreachable(
@@ -68,8 +74,8 @@ class Failure:
         return self.metadata.get("outcome") == _NOT_APPLIED
 
 
-def from_call(call: grpc.RpcError, endpoint: str) -> errors.RaftberryError:
-    """The error of a call that ended with a status."""
+def from_call(call: grpc.RpcError, endpoint: str, *, is_read: bool = False) -> errors.RaftberryError:
+    """The error of a call that ended with a status. A read has no outcome that could be unknown: Unanswered."""
     assert isinstance(call, grpc.Call)
     details = next((value for key, value in call.trailing_metadata() or () if key == _DETAILS_KEY), b"")
     status = status_pb2.Status(code=call.code().value[0], message=call.details() or "")
@@ -79,7 +85,10 @@ def from_call(call: grpc.RpcError, endpoint: str) -> errors.RaftberryError:
         except DecodeError:
             # Details are an extra: code and text of the call still stand.
             pass
-    return from_status(status, endpoint)
+    error = from_status(status, endpoint)
+    if is_read and isinstance(error, Unfinished):
+        return Unanswered(f"{error}; nothing was changed, try again")
+    return error
 
 
 def from_status(status: status_pb2.Status, endpoint: str) -> errors.RaftberryError:

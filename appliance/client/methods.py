@@ -24,6 +24,9 @@ from raftberry.v1 import (
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
 
+_READS: Final = ("Get", "List", "Query", "Watch", "Verify", "Backup")
+"""What the names of methods that only read begin with."""
+
 
 @dataclass(frozen=True, slots=True)
 class Method(Generic[Request, Response]):
@@ -36,6 +39,11 @@ class Method(Generic[Request, Response]):
     @property
     def path(self) -> str:
         return f"/raftberry.v1.{self.name}"
+
+    @property
+    def is_read(self) -> bool:
+        """Whether nothing is changed by it, whatever becomes of the call."""
+        return self.name.partition("/")[2].startswith(_READS)
 
 
 WRITE: Final = Method("ReadingService/Write", reading_pb2.WriteRequest, reading_pb2.WriteResponse)

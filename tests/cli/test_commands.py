@@ -15,6 +15,7 @@ import grpc
 import pytest
 
 from appliance.cli.main import COMMANDS, cli, run
+from appliance.client import methods
 from tests.cli.conftest import Raftberry
 from tests.cli.fake_server import FakeNode, abort
 
@@ -205,6 +206,36 @@ def test_the_exit_status_tells_what_became_of_a_write(
     assert (result.status, result.out) == (status, "")
     assert "what the node said" in result.err
     assert ("outcome is unknown" in result.err) == (info.get("outcome") != "NOT_APPLIED")
+
+
+@pytest.mark.parametrize(
+    "command", [("query",), ("latest",), ("series",), ("members",), ("kv", "get", "key")]
+)
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED])
+def test_a_read_that_breaks_has_no_outcome_to_be_unknown(
+    raftberry: Raftberry, nodes: list[FakeNode], command: tuple[str, ...], code: grpc.StatusCode
+) -> None:
+    for node in nodes:
+        node.misbehave = refuse(code, "what the node said")
+    result = raftberry(*command, "--timeout", "1s")
+    assert result.status == 1
+    assert "what the node said; nothing was changed, try again" in result.err
+    assert "outcome" not in result.err
+
+
+def test_a_read_that_breaks_is_asked_elsewhere(raftberry: Raftberry, nodes: list[FakeNode]) -> None:
+    raftberry("write", "kitchen", "temperature", "21.5", "--time", TIME)
+    nodes[0].misbehave = refuse(grpc.StatusCode.UNAVAILABLE, "gone")
+    assert "kitchen" in raftberry("latest").out
+
+
+def test_every_method_is_a_read_or_may_change_something() -> None:
+    every = [each for each in vars(methods).values() if isinstance(each, methods.Method)]
+    assert {each.name.partition("/")[2] for each in every if not each.is_read} == {
+        *("Write", "StreamWrite", "SetSeries", "DeleteSeries", "Put", "Delete", "TransferLeadership"),
+        *("AddMember", "RemoveMember", "PromoteMember", "UpdateMember", "CreateToken", "RevokeToken"),
+        *("CreateInvite", "Open", "StartJoin", "SetPolicy", "DeletePolicy"),
+    }
 
 
 def test_no_node_at_all_exits_with_3_and_says_where_it_looked(
