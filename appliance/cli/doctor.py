@@ -111,7 +111,7 @@ def _check_node(connection: Connection) -> Iterator[Finding]:
     try:
         status = connection.call(GET_STATUS, cluster_pb2.GetStatusRequest())
     except RaftberryError as error:
-        yield Finding(Harm.STOPS, "node", str(error), "start it: systemctl start raftberry")
+        yield Finding(Harm.STOPS, "node", str(error), "if it does not run: systemctl start raftberry")
         return
     yield Finding(Harm.NONE, "node", f"{status.name} runs version {status.version}")
     if status.version != __version__:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -175,3 +176,11 @@ def test_a_port_that_knows_no_such_method_is_said_to_be_no_client_port(
     result = raftberry("policy", "list", "-e", nodes[0].address)
     assert result.status == 1
     assert f"{nodes[0].address} is no client port of a node" in result.err
+
+
+def test_doctor_does_not_tell_to_start_a_node_that_may_run(raftberry: Raftberry) -> None:
+    with secured_node(Authority.create(CLUSTER)) as address:
+        result = raftberry("doctor", "-e", address, "-o", "json")
+    (node,) = [row for row in json.loads(result.out) if row["what"] == "node"]
+    assert "a secured node (give --ca or a token)" in node["found"]
+    assert node["advice"] == "if it does not run: systemctl start raftberry"
