@@ -147,7 +147,9 @@ def test_a_range_that_ends_before_it_begins_is_said_in_dates(
     assert (result.status, nodes[0].calls) == (2, [])
     assert "--end 2026-01-01T00:00:00Z lies before the start, 2027-01-01T00:00:00Z" in result.err
     assert raftberry("query", "--last", "1h", "--end", "-2h").status == 2
-    assert raftberry("query", "--start", "2026-01-01", "--end", "2026-01-01").status == 0
+    assert raftberry("query", "--start", "2026-01-01", "--end", "2026-01-01").status == 4, (
+        "no series: it was asked"
+    )
 
 
 def test_a_policy_that_sets_nothing_is_said_in_options(raftberry: Raftberry, nodes: list[FakeNode]) -> None:

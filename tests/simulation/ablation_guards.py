@@ -190,7 +190,7 @@ def take_answers_to_a_former_life(patch: Patch) -> None:
 def believe_every_refusal(patch: Patch) -> None:
     """H9, H10: the refusal of a forward that was sent twice is taken for the outcome of both."""
 
-    def refused(self: Proposals, requests: list[int], *, is_overload: bool) -> None:
+    def refused(self: Proposals, requests: list[int], *, is_overload: bool, text: str = "") -> None:
         self._requeue([request for request in requests if request in self._sent])
 
     patch.setattr(Proposals, "refused", refused)
