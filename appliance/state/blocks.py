@@ -5,7 +5,8 @@ in two of them.
 A large value takes whole pages of LMDB: blocks of 1,000 readings of 3.3 bytes took 4.1 bytes each there. So blocks are
 cut by encoded size. Chunks that came large enough (batches of a client) are stored as they came, several to a block;
 small ones are merged and encoded again. A block does not reach across a gap of several blocks' lengths, so that a range
-of time is found in few of them: what lies scattered goes into blocks of its own, which are `late`.
+of time is found in few of them: what lies scattered goes into blocks of its own. They are `late`, unless the series is
+made of such bursts: where most of its blocks are as long, a long one costs a search nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from statistics import median
 from typing import Final
 
 import numpy as np
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 
 from appliance import limits
 from appliance.state.columns import CODEC_PCODEC, Columns, Times, concatenate, sort_keep_last
-from appliance.state.layouts import Block, block_bytes
+from appliance.state.layouts import Block, HeadFigures, block_bytes
 from appliance.state.series import Chunk
 from appliance.state.sweep import load_chunk, pack_chunk
 
@@ -36,7 +38,10 @@ GAP_BLOCKS: Final = 4
 """A gap this many times as long as a usual block ends a block."""
 
 KEPT_BLOCKS_MAX: Final = 3
-"""Blocks' worth of readings that a head keeps for want of neighbours; beyond it they become late blocks."""
+"""Blocks' worth of readings that a head keeps for want of neighbours; beyond it they share blocks."""
+
+KEPT_CHUNKS_MAX: Final = 256
+"""However small they are: each costs 300 bytes of memory. A head with more is made into blocks (checkpoint.py)."""
 
 
 @dataclass(slots=True)
@@ -54,8 +59,9 @@ class Built:
 class BlockBuilder:
     """For the blocks of one series at one checkpoint."""
 
-    def __init__(self, series_id: int, next_sequence: int, *, integer: bool, page_bytes: int) -> None:
-        self._series_id, self._sequence, self._integer = series_id, next_sequence, integer
+    def __init__(self, series_id: int, figures: HeadFigures, *, page_bytes: int) -> None:
+        self._series_id, self._figures = series_id, figures
+        self._sequence = figures.next_sequence
         self._page_bytes = page_bytes
         self._target = block_target(page_bytes)
         self._built = Built()
@@ -64,34 +70,67 @@ class BlockBuilder:
     def build(self, chunks: Sequence[Chunk]) -> Built:
         """chunks in the order they were written."""
         as_is, others = _sift(chunks)
-        for run in _runs(as_is):
-            self._store_as_is(run)
+        rests = [rest for run in _runs(as_is) if (rest := self._store_as_is(run))]
         if others:
             where = f"readings of series {self._series_id}"
-            columns = [load_chunk(chunk, integer=self._integer, where=where) for chunk in others]
+            columns = [load_chunk(chunk, integer=self._figures.integer, where=where) for chunk in others]
             self._encode(sort_keep_last(concatenate(columns)))
+        self._keep_or_share(rests)
         self._built.kept.sort(key=lambda chunk: chunk.min_time)
+        assert len(self._built.kept) <= KEPT_CHUNKS_MAX + 2 * AS_IS_CHUNKS_MAX
         return self._built
 
     @property
     def next_sequence(self) -> int:
         return self._sequence
 
-    def _store_as_is(self, chunks: list[Chunk]) -> None:
-        """Chunks of one stretch of time: as many to a block as fill its pages best."""
+    def _store_as_is(self, chunks: list[Chunk]) -> list[Chunk]:
+        """Chunks of one stretch of time; returns those that are left."""
+        groups, rest = self._group(chunks)
+        for group in groups:
+            self._add(self._built.blocks, group)
+        return rest
+
+    def _group(self, chunks: list[Chunk]) -> tuple[list[list[Chunk]], list[Chunk]]:
+        """(as many to a block as fill its pages best; what is left and fills none)."""
+        groups: list[list[Chunk]] = []
         while chunks:
             sizes = [
                 block_bytes(chunks[:count]) for count in range(1, min(len(chunks), AS_IS_CHUNKS_MAX) + 1)
             ]
             wastes = [self._waste(size) for size in sizes]
-            count = next((place for place, waste in enumerate(wastes) if waste <= WASTE_MAX), None)
-            if count is None:
+            place = next((place for place, waste in enumerate(wastes) if waste <= WASTE_MAX), None)
+            if place is None:
                 if len(chunks) < AS_IS_CHUNKS_MAX and sizes[-1] < self._target:
-                    self._built.kept.extend(chunks)
-                    return
-                count = wastes.index(min(wastes))
-            self._add(self._built.blocks, chunks[: count + 1])
-            chunks = chunks[count + 1 :]
+                    break
+                place = wastes.index(min(wastes))
+            groups.append(chunks[: place + 1])
+            chunks = chunks[place + 1 :]
+        return groups, chunks
+
+    def _keep_or_share(self, runs: list[list[Chunk]]) -> None:
+        """Runs that fill no block each; beyond what a head keeps all but the last, which may go on, share blocks."""
+        chunks = [chunk for run in runs for chunk in run]
+        if len(runs) > 1 and self._is_too_much([*self._built.kept, *chunks]):
+            groups, rest = self._group(chunks[: -len(runs[-1])])
+            span_max = self._shared_span_max([*groups, runs[-1]])
+            for group in groups:
+                is_usual = group[-1].max_time - group[0].min_time <= span_max
+                self._add(self._built.blocks if is_usual else self._built.late, group)
+            chunks = [*rest, *runs[-1]]
+        self._built.kept.extend(chunks)
+
+    def _shared_span_max(self, groups: list[list[Chunk]]) -> float:
+        """A longer block is late: it would have every search look at more than some blocks in vain."""
+        figures = self._figures
+        block_size = max(self._target, sum(map(block_bytes, groups)) / len(groups))
+        distance = (figures.last_time - figures.first_time) / (figures.size_bytes / block_size + len(groups))
+        begins = [group[0].min_time for group in groups]
+        usual = median([after - before for before, after in pairwise(begins)] or [0])
+        return max(figures.span_max, GAP_BLOCKS * min(distance, usual))
+
+    def _is_too_much(self, kept: list[Chunk]) -> bool:
+        return block_bytes(kept) > KEPT_BLOCKS_MAX * self._target or len(kept) > KEPT_CHUNKS_MAX
 
     def _encode(self, columns: Columns) -> None:
         remainders: list[Columns] = []
@@ -100,7 +139,7 @@ class BlockBuilder:
             if begin < len(segment.times):
                 remainders.append(Columns(segment.times[begin:], segment.values[begin:]))
         kept = [pack_chunk(remainder) for remainder in remainders]
-        if sum(_size(chunk) for chunk in kept) > KEPT_BLOCKS_MAX * self._target and len(kept) > 1:
+        if len(kept) > 1 and self._is_too_much(kept):
             scattered = concatenate(remainders[:-1])
             begin = self._cut(scattered, self._built.late)
             kept = kept[-1:]
@@ -163,7 +202,7 @@ class BlockBuilder:
         return 1 - stored / (pages * self._page_bytes)
 
     def _add(self, blocks: list[Block], chunks: Sequence[Chunk]) -> None:
-        blocks.append(Block(self._series_id, self._sequence, self._integer, tuple(chunks)))
+        blocks.append(Block(self._series_id, self._sequence, self._figures.integer, tuple(chunks)))
         self._sequence += 1
 
 
@@ -210,7 +249,3 @@ def _runs(chunks: list[Chunk]) -> list[list[Chunk]]:
 def _gaps(times: Times) -> NDArray[np.float64]:
     """As floats: the distance of two int64 may not fit one."""
     return np.diff(times).view(np.uint64).astype(np.float64)
-
-
-def _size(chunk: Chunk) -> int:
-    return len(chunk.times) + len(chunk.values)

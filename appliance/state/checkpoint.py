@@ -17,7 +17,7 @@ import numpy as np
 from appliance import features, limits
 from appliance.errors import CorruptData
 from appliance.model import Configuration, Position
-from appliance.state.blocks import BlockBuilder, Built, block_target
+from appliance.state.blocks import KEPT_CHUNKS_MAX, BlockBuilder, Built, block_target
 from appliance.state.columns import CODEC_RAW, pack, value_dtype
 from appliance.state.configuration import CONFIGURATION_KEY, decode_record, encode_record
 from appliance.state.layouts import (
@@ -177,9 +177,7 @@ class CheckpointWork:
                 self._written.append(_Written(captured.series, None, figures))
             chunks = [_packed(chunk, integer=figures.integer) for chunk in captured.head.chunks()]
             return [("heads", encode_id(series_id), encode_head(figures, chunks))]
-        builder = BlockBuilder(
-            series_id, figures.next_sequence, integer=figures.integer, page_bytes=self._page_bytes
-        )
+        builder = BlockBuilder(series_id, figures, page_bytes=self._page_bytes)
         built = builder.build(captured.head.packed)
         records = _block_records(built)
         figures = figures._replace(
@@ -303,6 +301,7 @@ def _capture_series(series: Series, target: int, *, is_renamed: bool) -> _Series
     is_full = (
         series.head_bytes + 4 * len(series.tail_times) >= target
         or series.head_count >= limits.BLOCK_READINGS_MAX
+        or len(series.chunks) > KEPT_CHUNKS_MAX
     )
     if is_full:
         series.freeze_tail()
