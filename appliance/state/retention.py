@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -69,14 +69,26 @@ class Policy:
         return next((one.keep_ns for one in self.roll_ups if one.width_ns == width_ns), 0)
 
 
+class _Ranked(NamedTuple):
+    """A policy with what its globs were compiled to."""
+
+    policy: Policy
+    is_sensor: Callable[[str], object]
+    is_metric: Callable[[str], object]
+
+
 class PolicyTable:
-    """policies is read-only outside."""
+    """policies is read-only outside.
+
+    Ranked when a series' policy is sought, not with each change: a thousand are loaded at a start, one by one.
+    """
 
     def __init__(self) -> None:
         self.policies: dict[tuple[str, str], Policy] = {}
         self._found: dict[tuple[str, str], Policy | None] = {}
         self._dirty: set[tuple[str, str]] = set()
-        self._ranked: list[tuple[Policy, Callable[[str], object], Callable[[str], object]]] = []
+        self._compiled: dict[tuple[str, str], _Ranked] = {}
+        self._ranked: list[_Ranked] | None = None
 
     def find(self, sensor: str, metric: str) -> Policy | None:
         """The policy of the longest pattern that matches; of a roll-up, that of what it was made of."""
@@ -85,11 +97,7 @@ class PolicyTable:
             if len(self._found) >= limits.SERIES_MAX:
                 self._found.clear()
             self._found[name] = next(
-                (
-                    policy
-                    for policy, is_sensor, is_metric in self._ranked
-                    if is_sensor(name[0]) and is_metric(name[1])
-                ),
+                (one.policy for one in self._rank() if one.is_sensor(name[0]) and one.is_metric(name[1])),
                 None,
             )
         return self._found[name]
@@ -106,8 +114,9 @@ class PolicyTable:
     def delete(self, sensor: str, metric: str) -> None:
         if self.policies.pop((sensor, metric), None) is None:
             raise NotFound(f"there is no policy for {sensor}/{metric}: nothing was changed")
+        del self._compiled[sensor, metric]
         self._dirty.add((sensor, metric))
-        self._rank()
+        self._forget_found()
 
     def load(self, key: bytes, value: bytes) -> None:
         """Take over a record of a checkpoint. CorruptData, WrittenByNewer."""
@@ -134,15 +143,29 @@ class PolicyTable:
         return puts, [_key(key) for key in dirty if key not in self.policies]
 
     def _put(self, policy: Policy) -> None:
-        self.policies[policy.sensor, policy.metric] = policy
-        self._rank()
-
-    def _rank(self) -> None:
-        self._found.clear()
-        ranked = sorted(
-            self.policies.values(), key=lambda one: (-len(one.sensor + one.metric), one.sensor, one.metric)
+        key = policy.sensor, policy.metric
+        known = self._compiled.get(key)
+        self._compiled[key] = (
+            known._replace(policy=policy)
+            if known
+            else _Ranked(policy, matcher(policy.sensor), matcher(policy.metric))
         )
-        self._ranked = [(one, matcher(one.sensor), matcher(one.metric)) for one in ranked]
+        self.policies[key] = policy
+        self._forget_found()
+
+    def _forget_found(self) -> None:
+        self._found.clear()
+        self._ranked = None
+
+    def _rank(self) -> list[_Ranked]:
+        if self._ranked is None:
+            self._ranked = [
+                one
+                for _, one in sorted(
+                    self._compiled.items(), key=lambda item: (-len(item[0][0] + item[0][1]), item[0])
+                )
+            ]
+        return self._ranked
 
 
 class Retention:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 
 from appliance import errors
 from appliance.model import Verdict
-from appliance.state import Applied, QuerySpec, StateMachine, StateOptions
+from appliance.state import Applied, QuerySpec, StateMachine, StateOptions, retention
+from appliance.state.names import matcher
 from appliance.state.retention import (
     Policy,
+    PolicyTable,
     RollUp,
     delete_policy,
     drop_readings,
@@ -103,6 +106,37 @@ def test_the_longest_pattern_decides_and_a_roll_up_goes_by_what_it_was_made_of()
     assert POLICY.keep_ns_of(MINUTE) == 730 * DAY
     node.apply(delete_policy("greenhouse", "*"))
     assert node.state.retention.policies.find("greenhouse", "t") == Policy("green*", "*", 2 * DAY)
+
+
+def test_each_policy_is_compiled_once_however_many_follow_and_ranked_when_one_is_sought(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled: list[str] = []
+
+    def counting(pattern: str) -> Callable[[str], object]:
+        compiled.append(pattern)
+        return matcher(pattern)
+
+    monkeypatch.setattr(retention, "matcher", counting)
+    table = PolicyTable()
+    policies = [Policy(f"s{number}*", "*", DAY) for number in range(20)]
+    for policy in policies:
+        table.set(policy)
+        assert table.find(f"{policy.sensor[:-1]}x", "t") == policy
+    assert len(compiled) == 2 * len(policies)
+    assert table.find("s1xyz", "t") == policies[1]
+    table.set(Policy("s1xyz", "*", 2 * DAY))
+    assert table.find("s1xyz", "t") == Policy("s1xyz", "*", 2 * DAY)
+    table.set(Policy("s1xyz", "*", 3 * DAY))
+    assert table.find("s1xyz", "t") == Policy("s1xyz", "*", 3 * DAY)
+    table.delete("s1xyz", "*")
+    assert table.find("s1xyz", "t") == policies[1]
+    compiled.clear()
+    loaded = PolicyTable()
+    for key, value in table.records():
+        loaded.load(key, value)
+    assert len(compiled) == 2 * len(policies)
+    assert loaded.find("s19y", "t") == policies[19]
 
 
 @pytest.mark.parametrize(
