@@ -4,7 +4,8 @@ Invariant: the result does not depend on how the readings are cut into pieces, b
 floating-point sums. Memory: one figure of each kind for the open window; PERCENTILE alone keeps the
 window's values.
 NaN is skipped: a window without another value is absent from every result. MIN, MAX, FIRST and LAST keep
-the kind of the series, COUNT is an integer, the others are floats (a SUM of integers is exact to 2^53).
+the kind of the series, COUNT is an integer, the others are floats (a SUM of integers is exact to 2^53; RATE and STDDEV
+go by differences of integers, as 2^60 and 2^60 + 10 are the same float).
 RATE is absent where a window has one time only. Vectorized: no Python loop per reading.
 """
 
@@ -39,11 +40,15 @@ def has_integer_results(aggregation: Aggregation, *, integer: bool) -> bool:
 
 @dataclass(slots=True, eq=False)
 class _Windows:
-    """Figures of consecutive windows, one row each; window is time // step."""
+    """Figures of consecutive windows, one row each; window is time // step.
+
+    mean and squares are those of value - base. base: of integers the first value, of floats 0.
+    """
 
     window: Times
     count: NDArray[np.int64]
     total: NDArray[np.float64]
+    base: Values
     mean: NDArray[np.float64]
     squares: NDArray[np.float64]
     least: Values
@@ -59,8 +64,9 @@ class _Windows:
     def absorb_before(self, earlier: _Windows) -> None:
         """earlier: one row, the first part of our first window (Chan et al., parallel variance)."""
         counts = earlier.count[0] + self.count[0]
-        delta = self.mean[0] - earlier.mean[0]
+        delta = (_differences(self.base[:1], earlier.base) + self.mean[0] - earlier.mean)[0]
         self.squares[0] += earlier.squares[0] + delta * delta * earlier.count[0] * self.count[0] / counts
+        self.base[0] = earlier.base[0]
         self.mean[0] = earlier.mean[0] + delta * self.count[0] / counts
         self.total[0] += earlier.total[0]
         self.count[0] = counts
@@ -144,7 +150,8 @@ class Aggregator:
         above = np.minimum(below + 1, counts - 1)
         low, high = column[begins + below], column[begins + above]
         share = place - below
-        return np.where(share == 0, low, low + (high - low) * share)
+        # The difference of two infinities is not a number.
+        return np.where((share == 0) | (low == high), low, low + (high - low) * share)
 
     def _results(self, windows: _Windows, percentiles: NDArray[np.float64]) -> Result:
         labels = self._labels(windows)
@@ -171,7 +178,7 @@ def _figure(windows: _Windows, aggregation: Aggregation) -> Values:
     figures: dict[Aggregation, Values] = {
         Aggregation.MIN: windows.least,
         Aggregation.MAX: windows.greatest,
-        Aggregation.MEAN: windows.mean,
+        Aggregation.MEAN: windows.total / windows.count,
         Aggregation.SUM: windows.total,
         Aggregation.COUNT: windows.count,
         Aggregation.FIRST: windows.first,
@@ -184,10 +191,18 @@ def _figure(windows: _Windows, aggregation: Aggregation) -> Values:
 def _rates(windows: _Windows) -> NDArray[np.float64]:
     # The difference of two int64 fits uint64 even where it overflows int64.
     elapsed = (windows.last_time - windows.first_time).view(np.uint64).astype(np.float64)
-    rates: NDArray[np.float64] = (
-        (windows.last.astype(np.float64) - windows.first.astype(np.float64)) / elapsed * NANO
-    )
+    rates: NDArray[np.float64] = _differences(windows.last, windows.first) / elapsed * NANO
     return rates
+
+
+def _differences(values: Values, bases: Values) -> NDArray[np.float64]:
+    """values - bases; of integers exact before they are made floats."""
+    if values.dtype == np.float64:
+        floats: NDArray[np.float64] = values - bases
+        return floats
+    above = (values - bases).view(np.uint64).astype(np.float64)
+    below = (bases - values).view(np.uint64).astype(np.float64)
+    return np.where(values >= bases, above, -below)
 
 
 def _without_nan(piece: Columns) -> Columns:
@@ -203,16 +218,19 @@ def _reduce(piece: Columns, step_ns: int) -> tuple[_Windows, NDArray[Any]]:
     window = np.floor_divide(times, step_ns) if step_ns else np.zeros(len(times), np.int64)
     begins = np.concatenate(([0], np.flatnonzero(window[1:] != window[:-1]) + 1))
     counts = np.diff(np.append(begins, len(times)))
-    floats = values.astype(np.float64)
-    totals = np.add.reduceat(floats, begins)
-    means = totals / counts
-    deviations = floats - np.repeat(means, counts)
+    is_float = values.dtype == np.float64
+    totals = np.add.reduceat(values.astype(np.float64), begins)
+    bases = np.zeros(len(begins)) if is_float else values[begins]
+    shifted = values if is_float else _differences(values, np.repeat(bases, counts))
+    means = (totals if is_float else np.add.reduceat(shifted, begins)) / counts
+    deviations = shifted - np.repeat(means, counts)
     ends = begins + counts - 1
     return (
         _Windows(
             window=window[begins],
             count=counts,
             total=totals,
+            base=bases,
             mean=means,
             squares=np.add.reduceat(deviations * deviations, begins),
             least=np.minimum.reduceat(values, begins),

@@ -187,6 +187,54 @@ def test_extreme_times_are_labelled_without_overflow() -> None:
     assert rate == pytest.approx(1e9 / 2**64)
 
 
+def integers(
+    times: list[int], values: list[int], aggregation: Aggregation, step_ns: int = 0
+) -> list[Reading]:
+    node = Cluster()
+    node.apply(write(times, values, integer=True))
+    return readings(run(node, QuerySpec("", "", aggregations=(aggregation,), step_ns=step_ns)), aggregation)
+
+
+def test_rate_of_large_integers_is_that_of_their_difference() -> None:
+    second = 10**9
+    rate = Aggregation.RATE
+    assert integers([0, second], [2**60, 2**60 + 100], rate) == [(0, 100.0)]
+    assert integers([0, second], [2**60 + 100, 2**60], rate) == [(0, -100.0)]
+    assert integers([0, second], [-(2**63), 2**63 - 1], rate) == [(0, float(2**64 - 1))]
+    assert integers([0, second], [2**63 - 1, -(2**63)], rate) == [(0, -float(2**64 - 1))]
+
+
+def test_stddev_of_large_integers_is_that_of_their_differences() -> None:
+    large = [2**60, 2**60 + 10] * 2
+    assert integers([0, 1, 2, 3], large, Aggregation.STDDEV) == [(0, 5.0)]
+    negative = [-(2**62), -(2**62) + 10] * 2
+    times = list(range(8))
+    assert integers(times, large + negative, Aggregation.STDDEV, step_ns=4) == [(0, 5.0), (4, 5.0)]
+    extreme = [-(2**63), 2**63 - 1]
+    assert integers([0, 1], extreme, Aggregation.STDDEV) == [(0, pytest.approx(2.0**63))]
+    aggregator = aggregate.Aggregator((Aggregation.STDDEV,), step_ns=0, quantile=0.5, label=None)
+    pieces = [Columns(np.arange(2 * part, 2 * part + 2), np.array(large[:2])) for part in range(3)]
+    (result,) = aggregator.run(iter(pieces))
+    assert result[Aggregation.STDDEV].values.tolist() == [5.0]
+
+
+@pytest.mark.parametrize(
+    ("values", "quantile", "expected"),
+    [
+        ([math.inf] * 4, 0.5, math.inf),
+        ([-math.inf] * 4, 0.3, -math.inf),
+        ([1.0] * 98 + [math.inf] * 2, 0.995, math.inf),
+        ([1.0, math.inf], 0.5, math.inf),
+        ([1.0, math.inf], 0.0, 1.0),
+    ],
+)
+def test_percentile_of_infinities_is_a_number(values: list[float], quantile: float, expected: float) -> None:
+    node = Cluster()
+    node.apply(write(list(range(len(values))), values))
+    spec = QuerySpec("", "", aggregations=(Aggregation.PERCENTILE,), quantile=quantile)
+    assert readings(run(node, spec), Aggregation.PERCENTILE) == [(0, expected)]
+
+
 def test_percentile_over_too_many_readings_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aggregate, "PERCENTILE_READINGS_MAX", 10)
     pieces = [Columns(np.arange(11), np.arange(11.0))]
