@@ -2,20 +2,26 @@
 
 Invariant: windows are computed from one state, at or behind the mark, and written only while the mark is the series'
 last: what was written since counts as new. `prepare` on the loop, `compute` in the pool.
+A window whose values were all corrected to NaN gets count 0 and NaN, if it has been written before. One without any
+reading is left as it was: its readings may have been dropped, or deleted with their series.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
+
 from appliance.limits import KIB
 from appliance.state import Aggregation, QuerySpec, StateMachine
-from appliance.state.columns import Columns, concatenate
+from appliance.state.columns import Columns, Times, concatenate
 from appliance.state.operations import encode_columns
 from appliance.state.query import PreparedQuery
 from appliance.state.retention import ROLL_UP_FIGURES, roll_up_metric
-from appliance.storage.store import Store
+from appliance.state.sweep import SeriesView, read_ascending, view_series
+from appliance.storage.store import Store, StoreReader
 from raftberry.internal.v1 import command_pb2
 
 WINDOWS_MAX: Final = 4_000
@@ -37,6 +43,8 @@ class RollUpJob:
     results: list[command_pb2.Operation] | None = None
     again: list[tuple[str, str]] = field(default_factory=list)
     """Series with more windows than one round computes."""
+    reader: StoreReader | None = None
+    """For what `prepare` found, beside its queries."""
 
     def take(self) -> list[command_pb2.Operation]:
         """Results for one entry."""
@@ -51,12 +59,15 @@ class RollUpJob:
 
 @dataclass(slots=True)
 class Prepared:
-    """One width of one series."""
+    """One width of one series. raw, counts: the series and its windows' counts, if any may have to be emptied."""
 
     rolled: command_pb2.RollUpReadings
     query: PreparedQuery
+    start: int
     end: int
-    columns: dict[Aggregation, list[Columns]] = field(default_factory=dict)
+    raw: SeriesView | None = None
+    counts: SeriesView | None = None
+    columns: dict[Aggregation, Columns] = field(default_factory=dict)
 
     @property
     def name(self) -> tuple[str, str]:
@@ -66,6 +77,7 @@ class Prepared:
 def prepare(job: RollUpJob, state: StateMachine, store: Store) -> list[Prepared]:
     """Series that were deleted, or lost their policy, since they were found are left out."""
     prepared: list[Prepared] = []
+    job.reader = store.snapshot()
     for sensor, metric in job.names:
         series = state.find_series(sensor, metric)
         if series is None or series.roll_up is None:
@@ -84,28 +96,81 @@ def prepare(job: RollUpJob, state: StateMachine, store: Store) -> list[Prepared]
             spec = QuerySpec(
                 sensor, metric, start, end, WINDOWS_MAX, aggregations=_AGGREGATIONS, step_ns=width
             )
-            prepared.append(Prepared(rolled, state.prepare_query(spec, store.snapshot()), end))
+            one = Prepared(rolled, state.prepare_query(spec, store.snapshot()), start, end)
+            counts = state.find_series(sensor, roll_up_metric(metric, width, "count"))
+            if counts is not None and not series.integer:
+                one.raw, one.counts = view_series(series), view_series(counts)
+            prepared.append(one)
     return prepared
 
 
 def compute(job: RollUpJob, prepared: list[Prepared]) -> list[command_pb2.Operation]:
     """One operation a width and series."""
+    assert job.reader is not None
     operations: list[command_pb2.Operation] = []
-    for one in prepared:
-        for chunk in one.query.run():
-            one.columns.setdefault(chunk.aggregation, []).append(Columns(chunk.times, chunk.values))
-        for figure, aggregation in zip(ROLL_UP_FIGURES, _AGGREGATIONS, strict=True):
-            if aggregation not in one.columns:
-                continue
-            columns = concatenate(one.columns[aggregation])
-            metric = roll_up_metric(one.rolled.metric, one.rolled.width_nano, figure)
-            integer = columns.values.dtype.kind == "i"
-            one.rolled.columns.append(
-                encode_columns(one.rolled.sensor, metric, columns.times, columns.values, integer=integer)
-            )
-            if len(columns.times) >= WINDOWS_MAX:
-                one.rolled.rolled_to_unix_nano = int(columns.times[-1]) + one.rolled.width_nano
-        if one.rolled.rolled_to_unix_nano < one.end and one.name not in job.again:
-            job.again.append(one.name)
-        operations.append(command_pb2.Operation(roll_up=one.rolled))
+    with job.reader as reader:
+        for one in prepared:
+            _compute_windows(one)
+            _empty_windows(one, reader)
+            for figure, aggregation in zip(ROLL_UP_FIGURES, _AGGREGATIONS, strict=True):
+                if aggregation in one.columns:
+                    one.rolled.columns.append(_encoded(one.rolled, figure, one.columns[aggregation]))
+            if one.rolled.rolled_to_unix_nano < one.end and one.name not in job.again:
+                job.again.append(one.name)
+            operations.append(command_pb2.Operation(roll_up=one.rolled))
     return operations
+
+
+def _compute_windows(one: Prepared) -> None:
+    pieces: dict[Aggregation, list[Columns]] = {}
+    for chunk in one.query.run():
+        pieces.setdefault(chunk.aggregation, []).append(Columns(chunk.times, chunk.values))
+    one.columns = {aggregation: concatenate(parts) for aggregation, parts in pieces.items()}
+    for columns in one.columns.values():
+        if len(columns.times) >= WINDOWS_MAX:
+            one.rolled.rolled_to_unix_nano = int(columns.times[-1]) + one.rolled.width_nano
+
+
+def _empty_windows(one: Prepared, reader: StoreReader) -> None:
+    """Adds those that were written before and have nothing but NaN now."""
+    if one.raw is None or one.counts is None:
+        return
+    rolled = one.rolled
+    last = rolled.rolled_to_unix_nano - 1
+    counts = read_ascending(one.counts, reader, first=one.start, last=last)
+    written = _joined(piece.times[piece.values > 0] for piece in counts)
+    found = one.columns.get(Aggregation.COUNT)
+    missing = written if found is None else np.setdiff1d(written, found.times)
+    if not len(missing):
+        return
+    last = min(int(missing[-1]) + rolled.width_nano - 1, last)
+    raw = read_ascending(one.raw, reader, first=int(missing[0]), last=last)
+    windows = (np.unique(piece.times // rolled.width_nano) * rolled.width_nano for piece in raw)
+    emptied = np.intersect1d(missing, _joined(windows))
+    if len(emptied) > WINDOWS_MAX:
+        emptied = emptied[:WINDOWS_MAX]
+        rolled.rolled_to_unix_nano = int(emptied[-1]) + rolled.width_nano
+    if not len(emptied):
+        return
+    for aggregation in _AGGREGATIONS:
+        is_count = aggregation is Aggregation.COUNT
+        nothing = np.zeros(len(emptied), np.int64) if is_count else np.full(len(emptied), np.nan)
+        found = one.columns.get(aggregation)
+        parts = [Columns(emptied, nothing)]
+        one.columns[aggregation] = concatenate(parts if found is None else [found, *parts])
+
+
+def _joined(parts: Iterable[Times]) -> Times:
+    return np.concatenate([np.empty(0, np.int64), *parts])
+
+
+def _encoded(rolled: command_pb2.RollUpReadings, figure: str, columns: Columns) -> command_pb2.SeriesColumns:
+    metric = roll_up_metric(rolled.metric, rolled.width_nano, figure)
+    order = np.argsort(columns.times)
+    return encode_columns(
+        rolled.sensor,
+        metric,
+        columns.times[order],
+        columns.values[order],
+        integer=columns.values.dtype.kind == "i",
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ from appliance.node.options import DROP_OLDEST, NodeOptions
 from appliance.node.report import _alarms
 from appliance.node.retention import ROLL_UP_DELAY_NS
 from appliance.state import QuerySpec
-from appliance.state.operations import encode_columns, write_readings
+from appliance.state.operations import delete_series, encode_columns, write_readings
 from appliance.state.retention import Policy, RollUp, set_policy
 from raftberry.internal.v1 import command_pb2
 from tests.node.harness import Cluster, Machine, cluster
@@ -41,6 +43,16 @@ def submit(made: Cluster, machine: Machine, *operations: command_pb2.Operation) 
 def times_of(machine: Machine, metric: str, sensor: str = "greenhouse") -> list[int]:
     prepared = machine.core.state.prepare_query(QuerySpec(sensor, metric), machine.core.store.snapshot())
     return [time for chunk in prepared.run() for time in chunk.times.tolist()]
+
+
+def values_of(machine: Machine, metric: str) -> dict[int, float]:
+    spec = QuerySpec("greenhouse", metric)
+    prepared = machine.core.state.prepare_query(spec, machine.core.store.snapshot())
+    return {
+        time: value
+        for chunk in prepared.run()
+        for time, value in zip(chunk.times.tolist(), chunk.values.tolist(), strict=True)
+    }
 
 
 def run_until_clocks_are_known(made: Cluster) -> None:
@@ -84,6 +96,59 @@ def test_more_windows_than_a_round_computes_follow_at_once(monkeypatch: pytest.M
         submit(made, leader, set_policy(Policy("*", "*", 0, (RollUp(HOUR_NS, 0),))), write(old, [1.0] * 48))
         made.run_for(5_000)
         assert len(times_of(leader, "t@1h.mean")) == 48
+
+
+def test_a_window_whose_values_were_all_corrected_to_nan_counts_nothing() -> None:
+    minute = 60 * SECOND_NS
+    with cluster(size=1, options=OPTIONS) as made:
+        leader = made.elect()
+        start = (made.clock.wall_ns() // minute - 20) * minute
+        windows = [start, start + minute, start + 2 * minute]
+        submit(made, leader, set_policy(Policy("*", "*", 0, (RollUp(minute, 0),))))
+        submit(made, leader, write(windows, [85.0, 20.0, math.nan]))
+        made.run_for(5_000)
+        assert values_of(leader, "t@1m.mean") == {windows[0]: 85.0, windows[1]: 20.0}
+        submit(made, leader, write(windows[:1], [math.nan]))
+        made.run_for(5_000)
+        counts = values_of(leader, "t@1m.count")
+        assert counts == {windows[0]: 0, windows[1]: 1}, "a window that never had a value is not written"
+        for figure in ("mean", "min", "max"):
+            values = values_of(leader, f"t@1m.{figure}")
+            assert math.isnan(values.pop(windows[0]))
+            assert values == {windows[1]: 20.0}
+        submit(made, leader, write(windows[:1], [21.0]))
+        made.run_for(5_000)
+        assert values_of(leader, "t@1m.mean") == {windows[0]: 21.0, windows[1]: 20.0}
+        assert values_of(leader, "t@1m.count") == {windows[0]: 1, windows[1]: 1}
+
+
+def test_all_windows_of_a_round_may_have_been_emptied_and_more_than_one_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rolling, "WINDOWS_MAX", 7)
+    with cluster(size=1, options=OPTIONS) as made:
+        leader = made.elect()
+        old = [made.clock.wall_ns() - HOUR_NS * 50 + place * HOUR_NS for place in range(40)]
+        submit(made, leader, set_policy(Policy("*", "*", 0, (RollUp(HOUR_NS, 0),))), write(old, [1.0] * 40))
+        made.run_for(5_000)
+        submit(made, leader, write(old, [math.nan] * 40))
+        made.run_for(5_000)
+        assert list(values_of(leader, "t@1h.count").values()) == [0] * 40
+        index = leader.core.state.position.index
+        made.run_for(5_000)
+        assert leader.core.state.position.index == index
+
+
+def test_roll_ups_of_readings_that_are_gone_stay_when_older_ones_come_late() -> None:
+    """The series was deleted, its roll-ups were not: what has no readings any more is not empty."""
+    with cluster(size=1, options=OPTIONS) as made:
+        leader = made.elect()
+        old = [made.clock.wall_ns() - HOUR_NS * 50 + place * HOUR_NS for place in range(20)]
+        submit(made, leader, set_policy(Policy("*", "*", 0, (RollUp(HOUR_NS, 0),))), write(old, [1.0] * 20))
+        made.run_for(5_000)
+        submit(made, leader, delete_series("greenhouse", "t"), write([old[0] - HOUR_NS, old[19]], [2.0, 2.0]))
+        made.run_for(5_000)
+        assert list(values_of(leader, "t@1h.mean").values()) == [2.0, *[1.0] * 19, 2.0]
 
 
 def test_retention_is_held_and_says_so_while_a_clock_is_in_doubt() -> None:
