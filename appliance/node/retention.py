@@ -216,14 +216,21 @@ class RetentionKeeper:
                 self._is_choosing = False
                 self._drop_before(before, found)
 
-        self._node.workers.read(lambda: oldest_time_to_free(found, FREED_PER_STEP), chosen)
+        reader, now = self._node.store.snapshot(), self._node.clock.wall_ns()
+        self._node.workers.read(
+            lambda: oldest_time_to_free(found, reader, share=FREED_PER_STEP, now=now), chosen
+        )
 
     def _drop_before(self, before: int | None, found: list[SeriesBytes]) -> None:
         node = self._node
         if before is None:
             self._space.nothing_to_drop()
             return
-        self._oldest = [(one.sensor, one.metric, before) for one in found if one.first_time < before]
+        self._oldest = [
+            (one.sensor, one.metric, before)
+            for one in found
+            if one.first_time < min(before, one.droppable_before)
+        ]
         node.events.record("dropped_oldest", node.engine.term, node.log.last_index, before_unix_nano=before)
         self._space.dropped()
         node.request_wake()

@@ -70,9 +70,13 @@ class StateReads:
         return self._tables.series.begin_matching(sensor, metric, info_of, is_visible)
 
     def begin_survey(self) -> Moment[Series, SeriesBytes]:
-        """What each series holds, in the order in which they were created."""
-        table = self._tables.series
-        return table.moments.begin(table.by_name.values(), bytes_of, lambda series: series.series_id)
+        """What each series holds that may go, in the order in which they were created."""
+        table, droppable_before = self._tables.series, self._tables.retention.droppable_before
+        return table.moments.begin(
+            table.by_name.values(),
+            lambda series: bytes_of(series, droppable_before(series)),
+            lambda series: series.series_id,
+        )
 
     def producer_highest(self, producer_id: str) -> int:
         """The highest sequence that took effect; 0: the producer is not known."""

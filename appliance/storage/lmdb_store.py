@@ -156,6 +156,17 @@ class LmdbReader:
                 yield stored[1:], bytes(decode_record(stored, cursor.value(), where=where))
                 found = cursor.next()
 
+    def keys(self, table: str) -> Iterator[bytes]:
+        table_byte = TABLE_BYTES[table]
+        with lmdb_errors(f"store {table}"), self._opened().cursor() as cursor:
+            found = cursor.set_range(table_byte)
+            while found:
+                stored = bytes(cursor.key())
+                if not stored.startswith(table_byte):
+                    return
+                yield stored[1:]
+                found = cursor.next()
+
     def records(self) -> Iterator[Record]:
         for table in TABLES:
             for key, value in self.scan(table):

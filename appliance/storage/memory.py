@@ -223,6 +223,12 @@ class MemoryReader:
             where = f"store {table} {stored[1:].hex()}"
             yield stored[1:], bytes(decode_record(stored, self._image.records[stored], where=where))
 
+    def keys(self, table: str) -> Iterator[bytes]:
+        table_byte = TABLE_BYTES[table]
+        for stored in self._image.keys(table_byte, prefix_stop(table_byte)):
+            assert self._is_open, "the reader is closed"
+            yield stored[1:]
+
     def records(self) -> Iterator[Record]:
         for table in TABLES:
             for key, value in self.scan(table):

@@ -68,6 +68,9 @@ class StoreReader(Protocol):
     ) -> Iterator[tuple[bytes, bytes]]:
         """(key, value) with start <= key < stop in byte order, verified; stop None: to the end."""
 
+    def keys(self, table: str) -> Iterator[bytes]:
+        """In byte order; the values are not read, nor verified."""
+
     def records(self) -> Iterator[Record]:
         """Everything, in the order an Installer likes best: tables as in TABLES, keys ascending."""
 

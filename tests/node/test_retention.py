@@ -23,6 +23,13 @@ from tests.node.harness import Cluster, Machine, cluster
 
 HOUR_NS = 3_600 * SECOND_NS
 OPTIONS = NodeOptions(retention_interval_ns=SECOND_NS)
+QUOTA = NodeOptions(
+    store_bytes_max=MIB,
+    when_full=DROP_OLDEST,
+    checkpoint_bytes_min=30_000,
+    watch_keep_bytes=0,
+    journal_bytes_max=100_000,
+)
 
 
 def write(
@@ -179,14 +186,7 @@ def test_a_full_store_drops_the_oldest_readings_of_all_series_before_writes_are_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(log_sizes, "MARK_BYTES", 10_000)
-    quota = NodeOptions(
-        store_bytes_max=MIB,
-        when_full=DROP_OLDEST,
-        checkpoint_bytes_min=30_000,
-        watch_keep_bytes=0,
-        journal_bytes_max=100_000,
-    )
-    with cluster(size=1, options=quota) as made:
+    with cluster(size=1, options=QUOTA) as made:
         leader = made.elect()
         rng = np.random.default_rng(1)
         for turn in range(140):
@@ -198,6 +198,32 @@ def test_a_full_store_drops_the_oldest_readings_of_all_series_before_writes_are_
         assert all(first is not None and first > 10_000_000 for first in firsts)
         assert max(firsts) - min(firsts) < 5_000_000, "one time for all series"
         assert times_of(leader, "t", "s1")[-1] == 1_000_000 * 139 + 999_000
+
+
+@pytest.mark.parametrize("outlier_ns", [365 * 24 * HOUR_NS, -50 * 365 * 24 * HOUR_NS], ids=["ahead", "1976"])
+def test_a_full_store_gives_up_little_at_a_time_whatever_one_wrong_clock_said(
+    outlier_ns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_sizes, "MARK_BYTES", 10_000)
+    with cluster(size=1, options=QUOTA) as made:
+        leader = made.elect()
+        events = leader.core.events
+        rng = np.random.default_rng(1)
+        base = made.clock.wall_ns() - 2 * HOUR_NS
+        for sensor in range(3):
+            submit(made, leader, write([base + outlier_ns], [1.0], f"s{sensor}"))
+        fewest, rounds = 140_000, 0
+        for turn in range(140):
+            times = [base + SECOND_NS * 40 * turn + place * 40_000_000 for place in range(1_000)]
+            count = events.count
+            submit(made, leader, write(times, rng.normal(size=1_000).tolist(), f"s{turn % 3}"))
+            dropped = sum(event.kind == "dropped_oldest" for event in events.since(count))
+            assert dropped <= 3, "each round frees something"
+            rounds += dropped
+            if dropped:
+                fewest = min(fewest, sum(len(times_of(leader, "t", f"s{sensor}")) for sensor in range(3)))
+        assert rounds > 1
+        assert fewest > 80_000
 
 
 def test_a_disk_filled_by_others_refuses_writes_and_recovers_by_itself() -> None:

@@ -20,9 +20,10 @@ from appliance.node.scan import capture
 from appliance.node.turns import LONG_TURN_NS, PERIOD_NS, Turns
 from appliance.state import QuerySpec, StateMachine
 from appliance.state.moment import ITEMS_PER_TURN
+from appliance.state.oldest import SeriesBytes, bytes_of
 from appliance.state.operations import delete_series, encode_columns, write_readings
 from appliance.state.retention import Policy, set_policy
-from appliance.state.series import Series
+from appliance.state.series import NOTHING_WRITTEN, Series
 from appliance.state.series_table import SeriesTable
 from raftberry.internal.v1 import command_pb2
 from tests.node.harness import cluster, put
@@ -199,10 +200,10 @@ def test_retention_drops_a_few_series_an_entry(by: str, monkeypatch: pytest.Monk
         assert min(firsts) > now - 2 * 3_600 * SECOND_NS  # type: ignore[type-var, operator]
 
 
-def _bytes(core: NodeCore, number: int) -> retention.SeriesBytes | None:
+def _bytes(core: NodeCore, number: int) -> SeriesBytes | None:
     series = core.state.find_series(f"s{number:04}", "m")
     assert series is not None
-    return retention.SeriesBytes(series.sensor, series.metric, series.first_time, series.last_time, 1)
+    return bytes_of(series, NOTHING_WRITTEN)
 
 
 def test_a_tick_applies_a_bounded_number_of_entries(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,10 @@ class FakeReader:
             if name == table and key >= start and (stop is None or key < stop):
                 yield key, value
 
+    def keys(self, table: str) -> Iterator[bytes]:
+        for key, _ in self.scan(table):
+            yield key
+
     def records(self) -> Iterator[Record]:
         for table in TABLES:
             for key, value in self.scan(table):

@@ -296,6 +296,8 @@ def test_scan_is_half_open(card: Card) -> None:
         assert [key[0] for key, _ in reader.scan("keys", b"\3", b"\6")] == [3, 4, 5]
         assert [key[0] for key, _ in reader.scan("keys", b"\7")] == [7, 8, 9]
         assert list(reader.scan("keys", b"\6", b"\3")) == []
+        assert list(reader.keys("keys")) == [bytes([byte]) for byte in range(10)]
+        assert list(reader.keys("policies")) == []
 
 
 def test_a_reader_does_not_see_later_commits(card: Card) -> None:

@@ -1,0 +1,93 @@
+"""Which readings a full store gives up first."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from appliance.state import StateOptions, oldest
+from appliance.state.oldest import SeriesBytes, oldest_time_to_free
+from appliance.state.operations import delete_series
+from appliance.state.retention import Policy, RollUp, set_policy
+from tests.state.fakes import Cluster, write
+
+SECOND = 10**9
+NOW = 1_800_000_000 * SECOND
+YEAR = 366 * 86_400 * SECOND
+HOUR = 3_600 * SECOND
+
+
+def filled(*, outlier: int | None = None, sensors: int = 3, readings: int = 4_000) -> Cluster:
+    """A reading a second until NOW, of values that fill blocks."""
+    node = Cluster(StateOptions(page_bytes=256))
+    rng = random.Random(1)
+    for sensor in range(sensors):
+        if outlier is not None:
+            node.apply(write([outlier], [1.0], f"s{sensor}"))
+        for begin in range(0, readings, 100):
+            times = [NOW - (readings - begin - place) * SECOND for place in range(100)]
+            node.apply(write(times, [rng.random() for _ in times], f"s{sensor}"))
+            if begin % 1_000 == 0:
+                node.checkpoint()
+    node.checkpoint()
+    return node
+
+
+def survey(node: Cluster) -> list[SeriesBytes]:
+    moment = node.state.begin_survey()
+    moment.capture_all()
+    return list(moment.results())
+
+
+def time_to_free(node: Cluster, share: float = 0.05) -> int | None:
+    return oldest_time_to_free(survey(node), node.store.reader(), share=share, now=NOW)
+
+
+@pytest.mark.parametrize("outlier", [None, 5, NOW + YEAR, -YEAR], ids=["none", "1970", "ahead", "1969"])
+def test_one_reading_of_a_wrong_clock_does_not_move_the_time(outlier: int | None) -> None:
+    before = time_to_free(filled(outlier=outlier))
+    assert before is not None
+    assert NOW - 3_950 * SECOND < before < NOW - 3_600 * SECOND, "5% of 4,000 seconds, to about a block"
+
+
+@pytest.mark.parametrize("outlier", [None, NOW + YEAR])
+def test_series_without_a_block_go_by_their_heads(outlier: int | None) -> None:
+    node = filled(outlier=outlier, readings=100, sensors=20)
+    assert node.store.count("blocks") == 0 or outlier is None
+    before = time_to_free(node)
+    assert before is not None
+    assert NOW - 100 * SECOND < before < NOW - 80 * SECOND
+
+
+def test_what_waits_to_be_rolled_up_is_neither_counted_nor_dropped() -> None:
+    node = filled()
+    node.apply(set_policy(Policy("s0", "*", 0, (RollUp(HOUR, 0),))))
+    assert {one.sensor for one in survey(node)} == {"s1", "s2"}
+    node.apply(set_policy(Policy("*", "*", 0, (RollUp(HOUR, 0),))))
+    assert time_to_free(node) is None
+
+
+def test_readings_that_are_all_ahead_of_the_clock_can_go() -> None:
+    node = filled()
+    found = oldest_time_to_free(survey(node), node.store.reader(), share=0.05, now=5)
+    assert found is not None
+    assert found < NOW - 3_600 * SECOND
+
+
+def test_a_large_store_is_looked_at_in_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = filled()
+    whole = time_to_free(node, 0.5)
+    monkeypatch.setattr(oldest, "SPANS_MAX", 20)
+    sampled = time_to_free(node, 0.5)
+    assert whole is not None
+    assert sampled is not None
+    assert abs(whole - sampled) < 400 * SECOND
+
+
+def test_a_deleted_series_does_not_count_and_the_reader_is_closed() -> None:
+    node = filled()
+    node.apply(delete_series("*", "*"))
+    reader = node.store.reader()
+    assert oldest_time_to_free(survey(node), reader, share=0.05, now=NOW) is None
+    assert reader.is_closed
