@@ -320,7 +320,7 @@ class NodeCore:
             applied = self.state.apply_configuration(index, term, decode_configuration(index, entry))
         else:
             applied = self.state.apply(index, term, command_of(index, entry))
-        self.housekeeping.applied(index, entry)
+        self.housekeeping.applied(applied, entry)
         self.writes.applied(applied)
         for listener in self.applied_listeners:
             listener(applied)

@@ -28,7 +28,7 @@ from appliance.node.snapshot_sender import SnapshotSender
 from appliance.node.space import Space, needs_space
 from appliance.node.workers import Workers
 from appliance.node.writing import WritePath
-from appliance.state import StateMachine
+from appliance.state import Applied, StateMachine
 from appliance.state.entry import command_bytes
 from appliance.state.operations import expire_keys
 from appliance.storage.journal import Journal
@@ -94,10 +94,11 @@ class Housekeeping:
 
     # events ----------------------------------------------------------------------------------------------
 
-    def applied(self, index: int, entry: bytes) -> None:
+    def applied(self, applied: Applied, entry: bytes) -> None:
         """A checkpoint is due by what a start would have to apply again, not by what that takes in the log."""
         self._since_checkpoint_bytes += command_bytes(entry)
-        self.sizes.added(index, len(entry))
+        self.sizes.added(applied.index, len(entry))
+        self.retention.applied(applied)
 
     def installed(self, position: Position) -> None:
         """A snapshot replaced store, state and log."""

@@ -129,6 +129,8 @@ def _alarms(core: NodeCore, running: Running) -> tuple[str, ...]:
             f"retention is held: {doubt}; nothing is dropped by age or rolled up until the clocks agree: set them "
             "(timedatectl)"
         )
+    if refused := core.housekeeping.retention.refusals.alarm():
+        alarms.append(refused)
     return tuple(alarms)
 
 

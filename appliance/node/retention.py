@@ -13,13 +13,15 @@ from typing import Final, Protocol
 
 from appliance.clock import Clock
 from appliance.consensus import Engine, EventLog, LogImage
+from appliance.model import Verdict
 from appliance.node.clocks import Clocks
 from appliance.node.options import NodeOptions
+from appliance.node.refusals import RollUpName, RollUpRefusals
 from appliance.node.rolling import RollUpJob, compute, prepare
 from appliance.node.space import Space
 from appliance.node.workers import Workers
 from appliance.node.writing import WritePath
-from appliance.state import StateMachine
+from appliance.state import Applied, StateMachine
 from appliance.state.moment import Moment
 from appliance.state.oldest import SeriesBytes, oldest_time_to_free
 from appliance.state.retention import Policy, drop_readings, mark_roll_ups, rolled_from, unrolled
@@ -85,6 +87,7 @@ class RetentionKeeper:
         self._proposed_at = 0
         self._job: RollUpJob | None = None
         self._generation = 0
+        self.refusals = RollUpRefusals(node.clock)
         self.doubt = ""
         """Why nothing is dropped by age or rolled up at present; empty: it may be, or there is no policy."""
 
@@ -111,6 +114,7 @@ class RetentionKeeper:
             self._look_on()
         elif node.clock.monotonic_ns() >= self._next_look_ns:
             self._next_look_ns = node.clock.monotonic_ns() + node.options.retention_interval_ns
+            self.refusals.keep(self._is_to_be_rolled_up)
             if node.state.retention.policies.policies:
                 self._names = iter(node.state.series_names())
                 node.request_wake()
@@ -124,6 +128,7 @@ class RetentionKeeper:
         self._survey, self._is_choosing = None, False
         self._proposed_at = 0
         self._generation += 1
+        self.refusals.keep(lambda _: False)
 
     @property
     def is_waiting(self) -> bool:
@@ -159,7 +164,7 @@ class RetentionKeeper:
         if series is None or policy is None or series.integer is None:
             return
         width_ns = rolled_from(series.metric)[1]
-        if width_ns is None and _has_window_over(series, policy, now - ROLL_UP_DELAY_NS):
+        if width_ns is None and self._can_roll_up(series, policy, now - ROLL_UP_DELAY_NS):
             self._rolling.append(name)
         keep_ns = policy.keep_ns_of(width_ns)
         if keep_ns:
@@ -171,6 +176,44 @@ class RetentionKeeper:
                 self._drops.append((*name, before))
 
     # roll-ups --------------------------------------------------------------------------------------------
+
+    def _can_roll_up(self, series: Series, policy: Policy, limit: int) -> bool:
+        """A window is over, and nothing is known that would have it refused."""
+        is_due = False
+        for width, start in unrolled(series, policy):
+            if start + width <= limit:
+                name = RollUpName(series.sensor, series.metric, width)
+                self.refusals.foresee(name, self._node.state.retention.roll_up_obstacle(series, width))
+                is_due |= not self.refusals.holds(name)
+        return is_due
+
+    def _is_to_be_rolled_up(self, name: RollUpName) -> bool:
+        state = self._node.state
+        policy = state.retention.policies.find(name.sensor, name.metric)
+        is_wanted = policy is not None and any(one.width_ns == name.width_ns for one in policy.roll_ups)
+        return is_wanted and state.find_series(name.sensor, name.metric) is not None
+
+    def applied(self, applied: Applied) -> None:
+        """Nobody else looks at what became of the leader's own roll-ups."""
+        if applied.index != self._proposed_at or self._job is None or applied.command is None:
+            return
+        for operation, result in zip(applied.command.operations, applied.results, strict=True):
+            if operation.HasField("roll_up") and result.verdict is Verdict.REFUSED:
+                self._job.give_up(operation.roll_up)
+                if self._is_marked_still(operation.roll_up):
+                    rolled = operation.roll_up
+                    self.refusals.add(
+                        RollUpName(rolled.sensor, rolled.metric, rolled.width_nano), str(result.error)
+                    )
+
+    def _is_marked_still(self, rolled: command_pb2.RollUpReadings) -> bool:
+        """If not, that was the reason, and the next look finds what there is to do."""
+        series = self._node.state.find_series(rolled.sensor, rolled.metric)
+        return (
+            series is not None
+            and series.roll_up is not None
+            and series.roll_up.marked_index == rolled.mark_index
+        )
 
     def _go_on_rolling(self) -> None:
         """The mark was applied: compute; or the results are there: propose them."""
@@ -188,7 +231,7 @@ class RetentionKeeper:
             self._propose(job.take())
         elif not job.is_running:
             job.is_running, generation = True, self._generation
-            prepared = prepare(job, node.state, node.store)
+            prepared = prepare(job, node.state, node.store, self.refusals)
 
             def done(results: list[command_pb2.Operation]) -> None:
                 if generation == self._generation:
@@ -248,7 +291,3 @@ class RetentionKeeper:
     def _propose(self, operations: list[command_pb2.Operation]) -> None:
         self._node.writes.propose_own(operations)
         self._proposed_at = self._node.log.last_index
-
-
-def _has_window_over(series: Series, policy: Policy, limit: int) -> bool:
-    return any(start + width <= limit for width, start in unrolled(series, policy))

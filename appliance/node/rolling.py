@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from appliance.limits import KIB
+from appliance.node.refusals import RollUpName, RollUpRefusals
 from appliance.state import Aggregation, QuerySpec, StateMachine
 from appliance.state.columns import Columns, Times, concatenate
 from appliance.state.operations import encode_columns
@@ -42,7 +43,7 @@ class RollUpJob:
     is_running: bool = False
     results: list[command_pb2.Operation] | None = None
     again: list[tuple[str, str]] = field(default_factory=list)
-    """Series with more windows than one round computes."""
+    """Series with more windows than one round computes, of which all were written."""
     reader: StoreReader | None = None
     """For what `prepare` found, beside its queries."""
 
@@ -55,6 +56,10 @@ class RollUpJob:
             taken += 1
         operations, self.results = self.results[:taken], self.results[taken:]
         return operations
+
+    def give_up(self, refused: command_pb2.RollUpReadings) -> None:
+        """What is refused once would be refused again at once, without end."""
+        self.again = [name for name in self.again if name != (refused.sensor, refused.metric)]
 
 
 @dataclass(slots=True)
@@ -74,7 +79,7 @@ class Prepared:
         return self.rolled.sensor, self.rolled.metric
 
 
-def prepare(job: RollUpJob, state: StateMachine, store: Store) -> list[Prepared]:
+def prepare(job: RollUpJob, state: StateMachine, store: Store, refusals: RollUpRefusals) -> list[Prepared]:
     """Series that were deleted, or lost their policy, since they were found are left out."""
     prepared: list[Prepared] = []
     job.reader = store.snapshot()
@@ -84,7 +89,7 @@ def prepare(job: RollUpJob, state: StateMachine, store: Store) -> list[Prepared]
             continue
         for width, start in series.roll_up.rolled_from:
             end = job.limit_ns // width * width
-            if start >= end:
+            if start >= end or refusals.holds(RollUpName(sensor, metric, width)):
                 continue
             rolled = command_pb2.RollUpReadings(
                 sensor=sensor,

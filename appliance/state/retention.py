@@ -28,7 +28,9 @@ from appliance.errors import (
     Overloaded,
     WrittenByNewer,
 )
+from appliance.state.aggregate import has_integer_results
 from appliance.state.names import check_pattern, matcher
+from appliance.state.results import Aggregation
 from appliance.state.series import NOTHING_WRITTEN, RollUpProgress, Series
 from appliance.state.series_table import SeriesTable, decode_columns_of
 from appliance.state.sweep import chunk_from
@@ -210,6 +212,32 @@ class Retention:
             return NOTHING_WRITTEN
         return min(time for _, time in unrolled(series, policy))
 
+    def roll_up_obstacle(self, series: Series, width_ns: int) -> str:
+        """Why windows of this width could not be written; empty: they could."""
+        missing = 0
+        for figure in ROLL_UP_FIGURES:
+            metric = roll_up_metric(series.metric, width_ns, figure)
+            found = self._series.by_name.get((series.sensor, metric))
+            if found is None:
+                missing += 1
+                if (size := len(metric.encode())) > limits.NAME_BYTES_MAX:
+                    return (
+                        f"the name {metric} would have {size} bytes (limit {limits.NAME_BYTES_MAX}): write to a metric "
+                        "with a shorter name"
+                    )
+            elif found.integer is not None and found.integer is not _is_integer(figure, series):
+                holds, now = ("integers", "floats") if found.integer else ("floats", "integers")
+                return (
+                    f"{found.name} holds {holds} of an earlier series, the readings are {now} now: delete it "
+                    f"(raftberry series delete {series.sensor} '{series.metric}@*')"
+                )
+        if missing > self._series.room:
+            return (
+                f"it needs {missing} more series, there is room for {max(self._series.room, 0)}: delete series that "
+                "nobody needs"
+            )
+        return ""
+
     def _mark(self, name: command_pb2.SeriesName, index: int) -> None:
         series = self._series.by_name.get((name.sensor, name.metric))
         policy = self.policies.find(name.sensor, name.metric)
@@ -235,6 +263,10 @@ class Retention:
         progress = dict(series.roll_up.rolled_from) | {rolled.width_nano: next_time}
         series.roll_up = RollUpProgress(rolled.mark_index, tuple(sorted(progress.items())))
         self._series.dirty.add(series)
+
+
+def _is_integer(figure: str, series: Series) -> bool:
+    return has_integer_results(Aggregation[figure.upper()], integer=bool(series.integer))
 
 
 def unrolled(series: Series, policy: Policy) -> Iterable[tuple[int, int]]:

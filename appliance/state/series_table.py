@@ -117,6 +117,11 @@ class SeriesTable:
         self.reading_count += 1
         return True
 
+    @property
+    def room(self) -> int:
+        """How many series more there may be."""
+        return self._options.series_max - len(self.by_name)
+
     def set_attributes(self, sensor: str, metric: str, unit: str, labels: Mapping[str, str]) -> None:
         """Idempotent; creates the series. Raises NotApplied."""
         _check_attributes(unit, labels)

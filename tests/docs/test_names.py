@@ -49,6 +49,7 @@ ALARMS = {
     "appliance/node/report.py": "_alarms",
     "appliance/node/space.py": "refusal",
     "appliance/node/budget.py": "alarm",
+    "appliance/node/refusals.py": "alarm",
     "appliance/node/verification.py": "_describe",
     "appliance/trust.py": "_alarms",
     "appliance/app.py": "_found",

@@ -10,14 +10,14 @@ import pytest
 from appliance.cli.policy import split_globs
 from appliance.errors import Overloaded
 from appliance.limits import MIB
-from appliance.node import log_sizes, rolling
+from appliance.node import log_sizes, refusals, rolling
 from appliance.node.clocks import SECOND_NS
 from appliance.node.options import DROP_OLDEST, NodeOptions
 from appliance.node.report import _alarms
 from appliance.node.retention import ROLL_UP_DELAY_NS
-from appliance.state import QuerySpec
+from appliance.state import QuerySpec, StateOptions
 from appliance.state.operations import delete_series, encode_columns, write_readings
-from appliance.state.retention import Policy, RollUp, set_policy
+from appliance.state.retention import Policy, Retention, RollUp, set_policy
 from raftberry.internal.v1 import command_pb2
 from tests.node.harness import Cluster, Machine, cluster
 
@@ -224,6 +224,103 @@ def test_a_full_store_gives_up_little_at_a_time_whatever_one_wrong_clock_said(
                 fewest = min(fewest, sum(len(times_of(leader, "t", f"s{sensor}")) for sensor in range(3)))
         assert rounds > 1
         assert fewest > 80_000
+
+
+MINUTE_NS = 60 * SECOND_NS
+TO_MINUTES = set_policy(Policy("*", "*", 10 * HOUR_NS, (RollUp(MINUTE_NS, 0),)))
+
+
+def minutes(made: Cluster, count: int) -> list[int]:
+    """Times of readings, one a minute, the last some minutes ago."""
+    now = made.clock.wall_ns()
+    return [now - MINUTE_NS * (count + 5 - place) for place in range(count)]
+
+
+def alarms_of(machine: Machine, word: str) -> list[str]:
+    return [alarm for alarm in _alarms(machine.core, _Serving()) if word in alarm]  # type: ignore[arg-type]
+
+
+def test_a_roll_up_whose_name_is_too_long_is_not_tried_and_raises_an_alarm() -> None:
+    with cluster(size=1, options=OPTIONS) as made:
+        leader = made.elect()
+        metric = "t" * 192
+        submit(made, leader, TO_MINUTES, write(minutes(made, 100), [1.0] * 100, metric=metric))
+        index = leader.core.state.position.index
+        made.run_for(100_000)
+        assert leader.core.state.position.index == index, "an idle cluster writes nothing"
+        (alarm,) = alarms_of(leader, "roll-up")
+        assert alarm.startswith(
+            f"roll-up of greenhouse/{metric} to 1m is refused: the name {metric}@1m.count would"
+        )
+        assert "201 bytes (limit 200)" in alarm
+        submit(made, leader, delete_series("greenhouse", "*"))
+        made.run_for(3_000)
+        assert alarms_of(leader, "roll-up") == []
+
+
+def test_a_roll_up_that_the_log_refuses_rests_however_many_windows_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both series fit, each alone: what is refused could not be foreseen."""
+    monkeypatch.setattr(rolling, "WINDOWS_MAX", 7)
+    monkeypatch.setattr(refusals, "REST_NS", 100 * SECOND_NS)
+    with cluster(size=1, options=OPTIONS) as made:
+        leader = made.elect()
+        times, table = minutes(made, 100), leader.core.state._tables.series
+        submit(made, leader, write(times, [1.0] * 100, "a"), write(times, [1.0] * 100, "b"))
+        table._options = StateOptions(series_max=7)
+        monkeypatch.setattr(Retention, "roll_up_obstacle", lambda *_: "")
+        submit(made, leader, TO_MINUTES)
+        made.run_for(20_000)
+        assert len(times_of(leader, "t@1m.mean", "a")) == 100
+        index = leader.core.state.position.index
+        made.run_for(70_000)
+        assert leader.core.state.position.index == index
+        (alarm,) = alarms_of(leader, "roll-up")
+        assert "roll-up of b/t to 1m is refused: there are 6 series (limit 7)" in alarm
+        table._options = StateOptions()
+        made.run_for(40_000)
+        assert len(times_of(leader, "t@1m.mean", "b")) == 100
+        assert alarms_of(leader, "roll-up") == []
+
+
+def test_roll_ups_beyond_the_limit_of_series_wait_for_room_and_write_nothing() -> None:
+    with cluster(size=1, options=OPTIONS) as made:
+        leader = made.elect()
+        submit(made, leader, write(minutes(made, 100), [1.0] * 100))
+        table = leader.core.state._tables.series
+        table._options = StateOptions(series_max=4)
+        submit(made, leader, TO_MINUTES)
+        index = leader.core.state.position.index
+        made.run_for(60_000)
+        assert leader.core.state.position.index == index
+        assert "it needs 4 more series, there is room for 3" in alarms_of(leader, "roll-up")[0]
+        table._options = StateOptions(series_max=5)
+        made.run_for(5_000)
+        assert len(times_of(leader, "t@1m.mean")) == 100
+        assert alarms_of(leader, "roll-up") == []
+
+
+def test_old_roll_ups_of_another_kind_raise_an_alarm_and_gone_they_are_made_anew() -> None:
+    with cluster(size=1, options=OPTIONS) as made:
+        leader = made.elect()
+        times = minutes(made, 100)
+        integers = encode_columns("greenhouse", "t", np.array(times), np.arange(100), integer=True)
+        submit(made, leader, TO_MINUTES, write_readings([integers]))
+        made.run_for(5_000)
+        submit(made, leader, delete_series("greenhouse", "t"), write(times, [1.5] * 100))
+        index = leader.core.state.position.index
+        made.run_for(60_000)
+        assert leader.core.state.position.index == index
+        (alarm,) = alarms_of(leader, "roll-up")
+        assert (
+            "refused: greenhouse/t@1m.min holds integers of an earlier series, the readings are floats now: delete it "
+            "(raftberry series delete greenhouse 't@*')"
+        ) in alarm
+        submit(made, leader, delete_series("greenhouse", "t@*"))
+        made.run_for(5_000)
+        assert len(times_of(leader, "t@1m.min")) == 100
+        assert alarms_of(leader, "roll-up") == []
 
 
 def test_a_disk_filled_by_others_refuses_writes_and_recovers_by_itself() -> None:
