@@ -177,7 +177,7 @@ class Housekeeping:
         if self._node.state.position.index <= self.checkpoint.index:
             self._answer_wanted()
             if is_freeing:
-                self.space.checkpointed()
+                self.space.checkpointed(0)
             return
         self._begin_checkpoint(is_freeing=is_freeing)
 
@@ -223,7 +223,7 @@ class Housekeeping:
                 return False
             self._is_checkpointing = False
             if is_freeing:
-                self.space.checkpointed()
+                self.space.checkpointed(work.purged_bytes)
             node.events.record("checkpointed", node.log.term, work.position.index, log_bytes=size_before)
             waiting, self._waiting = self._waiting, []
             for tell in waiting:

@@ -45,6 +45,13 @@ ROLL_UP_DELAY_NS: Final = 60_000_000_000
 FREED_PER_STEP: Final = 0.05
 """Of a full store's bytes, by `drop_oldest` at a time."""
 
+FREED_MIN: Final = FREED_PER_STEP / 10
+"""A round that freed less was in vain."""
+
+PAUSE_NS_MIN: Final = 1_000_000_000
+PAUSE_NS_MAX: Final = 600_000_000_000
+"""After a round in vain; each doubles the next."""
+
 Name = tuple[str, str]
 Drop = tuple[str, str, int]
 """Sensor, metric, the time before which readings go."""
@@ -80,6 +87,11 @@ class RetentionKeeper:
         """By size."""
 
         self._survey: Moment[Series, SeriesBytes] | None = None
+        self._deleted_bytes: int | None = None
+        """Of series that the last round of drops ended; None: it is judged."""
+
+        self._pause_ns = PAUSE_NS_MIN
+        self._paused_until_ns = 0
         self._is_choosing = False
         """The pool looks for the time before which the oldest readings go."""
 
@@ -108,7 +120,7 @@ class RetentionKeeper:
             self._oldest = self._propose_drops(self._oldest)
         elif self._job is not None:
             self._go_on_rolling()
-        elif self._space.wants_less():
+        elif self._space.wants_less() and not self._is_paused():
             self._drop_oldest()
         elif self._names is not None:
             self._look_on()
@@ -223,6 +235,7 @@ class RetentionKeeper:
             results = job.results
             if not results:
                 self._job = None
+                self._paused_until_ns = 0  # what was rolled up may be dropped
                 if job.again:
                     self._rolling += job.again
                     self._names = self._names or iter(())
@@ -241,6 +254,21 @@ class RetentionKeeper:
             node.workers.read(lambda: compute(job, prepared), done)
 
     # by size ---------------------------------------------------------------------------------------------
+
+    def _is_paused(self) -> bool:
+        """Nothing could go, or next to nothing was freed: the same again needs time."""
+        if self._deleted_bytes is not None:
+            freed_bytes = self._space.freed_bytes + self._deleted_bytes
+            self._deleted_bytes = None
+            if freed_bytes < FREED_MIN * self._space.used_bytes:
+                self._pause()
+            else:
+                self._pause_ns = PAUSE_NS_MIN
+        return self._node.clock.monotonic_ns() < self._paused_until_ns
+
+    def _pause(self) -> None:
+        self._paused_until_ns = self._node.clock.monotonic_ns() + self._pause_ns
+        self._pause_ns = min(2 * self._pause_ns, PAUSE_NS_MAX)
 
     def _drop_oldest(self) -> None:
         """Of all series what lies before one time: it is chosen so that some percent of the bytes are freed."""
@@ -266,14 +294,17 @@ class RetentionKeeper:
 
     def _drop_before(self, before: int | None, found: list[SeriesBytes]) -> None:
         node = self._node
-        if before is None:
+        if before is not None:
+            self._oldest = [
+                (one.sensor, one.metric, before)
+                for one in found
+                if one.first_time < min(before, one.droppable_before)
+            ]
+        if before is None or not self._oldest:
             self._space.nothing_to_drop()
+            self._pause()
             return
-        self._oldest = [
-            (one.sensor, one.metric, before)
-            for one in found
-            if one.first_time < min(before, one.droppable_before)
-        ]
+        self._deleted_bytes = sum(one.size_bytes for one in found if one.last_time < before)
         node.events.record("dropped_oldest", node.engine.term, node.log.last_index, before_unix_nano=before)
         self._space.dropped()
         node.request_wake()

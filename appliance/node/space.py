@@ -34,7 +34,9 @@ class Space:
         """What anybody may still write to the file system of the data directory; None: not known."""
 
         self._waits_for_checkpoint = False
-        self._has_nothing_to_drop_at = -1
+        self._may_drop_nothing = False
+        self.freed_bytes = 0
+        """By the last checkpoint behind dropped readings."""
 
     def refusal(self) -> str:
         """Why nothing that needs space is taken; empty: it is."""
@@ -44,6 +46,8 @@ class Space:
             what = "delete series, or set storage.when_full = drop_oldest"
             if options.when_full == DROP_OLDEST:
                 what = "the oldest readings are being dropped, retry later"
+                if self._may_drop_nothing:
+                    what = "no reading may be dropped before it is rolled up"
             return (
                 f"store is {percent}% full ({self.used_bytes} bytes, limit {WRITE_LIMIT_PERCENT}%): refusing writes; "
                 f"raise storage.size_max or shorten retention; {what}"
@@ -62,19 +66,22 @@ class Space:
         options = self._options()
         if options.when_full != DROP_OLDEST or self._waits_for_checkpoint:
             return False
-        is_over = 100 * self.used_bytes >= DROP_AT_PERCENT * options.store_bytes_max
-        return is_over and self.used_bytes != self._has_nothing_to_drop_at
+        return self.is_tight
+
+    @property
+    def is_tight(self) -> bool:
+        return 100 * self.used_bytes >= DROP_AT_PERCENT * self._options().store_bytes_max
 
     def dropped(self) -> None:
         """What is used is known after the checkpoint that takes it out."""
-        self._waits_for_checkpoint = True
+        self._waits_for_checkpoint, self._may_drop_nothing = True, False
 
     def nothing_to_drop(self) -> None:
-        self._has_nothing_to_drop_at = self.used_bytes
+        self._may_drop_nothing = True
 
     @property
     def needs_checkpoint(self) -> bool:
         return self._waits_for_checkpoint
 
-    def checkpointed(self) -> None:
-        self._waits_for_checkpoint = False
+    def checkpointed(self, freed_bytes: int) -> None:
+        self._waits_for_checkpoint, self.freed_bytes = False, freed_bytes

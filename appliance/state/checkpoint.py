@@ -105,6 +105,8 @@ class CheckpointWork:
         self._dropped = dropped
         self._page_bytes = page_bytes
         self._written: list[_Written] = []
+        self.purged_bytes = 0
+        """Of blocks, taken out because their readings were dropped; known when the batch was made."""
 
     def capture_some(self) -> bool:
         """True: everything is captured, the batch may be made."""
@@ -139,6 +141,7 @@ class CheckpointWork:
             if captured.purge_before is not None and captured.figures.next_sequence:
                 with read() as reader:
                     purged = purge(reader, captured.series, captured.purge_before)
+            self.purged_bytes += purged.removed_bytes
             deletes.extend(purged.deletes)
             puts.extend(purged.puts)
             puts.extend(self._series_records(captured, removed_bytes=purged.removed_bytes))

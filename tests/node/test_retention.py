@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,14 +11,14 @@ import pytest
 from appliance.cli.policy import split_globs
 from appliance.errors import Overloaded
 from appliance.limits import MIB
-from appliance.node import log_sizes, refusals, rolling
+from appliance.node import log_sizes, refusals, retention, rolling
 from appliance.node.clocks import SECOND_NS
 from appliance.node.options import DROP_OLDEST, NodeOptions
 from appliance.node.report import _alarms
 from appliance.node.retention import ROLL_UP_DELAY_NS
 from appliance.state import QuerySpec, StateOptions
 from appliance.state.operations import delete_series, encode_columns, write_readings
-from appliance.state.retention import Policy, Retention, RollUp, set_policy
+from appliance.state.retention import Policy, Retention, RollUp, delete_policy, set_policy
 from raftberry.internal.v1 import command_pb2
 from tests.node.harness import Cluster, Machine, cluster
 
@@ -224,6 +225,51 @@ def test_a_full_store_gives_up_little_at_a_time_whatever_one_wrong_clock_said(
                 fewest = min(fewest, sum(len(times_of(leader, "t", f"s{sensor}")) for sensor in range(3)))
         assert rounds > 1
         assert fewest > 80_000
+
+
+def fill(made: Cluster, leader: Machine, turns: int = 140) -> None:
+    rng = np.random.default_rng(1)
+    base = made.clock.wall_ns() - 2 * HOUR_NS
+    for turn in range(turns):
+        times = [base + SECOND_NS * 40 * turn + place * 40_000_000 for place in range(1_000)]
+        submit(made, leader, write(times, rng.normal(size=1_000).tolist(), f"s{turn % 3}"))
+
+
+def test_a_full_store_that_waits_for_roll_ups_writes_nothing_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(log_sizes, "MARK_BYTES", 10_000)
+    with cluster(size=1, options=QUOTA) as made:
+        leader = made.elect()
+        submit(made, leader, set_policy(Policy("*", "*", 0, (RollUp(30 * 24 * HOUR_NS, 0),))))
+        with pytest.raises(Overloaded, match="no reading may be dropped before it is rolled up"):
+            fill(made, leader)
+        index, count = leader.core.state.position.index, leader.core.events.count
+        made.run_for(60_000)
+        assert (leader.core.state.position.index, leader.core.events.count) == (index, count)
+        submit(made, leader, delete_policy("*", "*"))
+        made.run_for(700_000)
+        assert leader.core.housekeeping.space.refusal() == ""
+
+
+def test_rounds_that_free_nothing_come_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_sizes, "MARK_BYTES", 10_000)
+    with cluster(size=1, options=QUOTA) as made:
+        leader = made.elect()
+        fill(made, leader, 100)
+        monkeypatch.setattr(
+            retention,
+            "oldest_time_to_free",
+            lambda series, *_, **__: min(one.first_time for one in series) + 1,
+        )
+        smaller = replace(QUOTA, store_bytes_max=MIB * 85 // 100)
+        monkeypatch.setattr(leader.core.housekeeping.space, "_options", lambda: smaller)
+        kinds = []
+        for _ in range(2):
+            count = leader.core.events.count
+            made.run_for(60_000)
+            kinds.append([event.kind for event in leader.core.events.since(count)].count("dropped_oldest"))
+        assert kinds == [6, 1]
 
 
 MINUTE_NS = 60 * SECOND_NS
