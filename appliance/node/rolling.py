@@ -68,6 +68,9 @@ class Prepared:
 
     rolled: command_pb2.RollUpReadings
     query: PreparedQuery
+    ahead: PreparedQuery | None
+    """Finds the first reading from end on, where there is one."""
+
     start: int
     end: int
     raw: SeriesView | None = None
@@ -101,7 +104,11 @@ def prepare(job: RollUpJob, state: StateMachine, store: Store, refusals: RollUpR
             spec = QuerySpec(
                 sensor, metric, start, end, WINDOWS_MAX, aggregations=_AGGREGATIONS, step_ns=width
             )
-            one = Prepared(rolled, state.prepare_query(spec, store.snapshot()), start, end)
+            query, ahead = state.prepare_query(spec, store.snapshot()), None
+            if series.last_time >= end:
+                first = QuerySpec(sensor, metric, end, limit=1)
+                ahead = state.prepare_query(first, store.snapshot())
+            one = Prepared(rolled, query, ahead, start, end)
             counts = state.find_series(sensor, roll_up_metric(metric, width, "count"))
             if counts is not None and not series.integer:
                 one.raw, one.counts = view_series(series), view_series(counts)
@@ -120,7 +127,9 @@ def compute(job: RollUpJob, prepared: list[Prepared]) -> list[command_pb2.Operat
             for figure, aggregation in zip(ROLL_UP_FIGURES, _AGGREGATIONS, strict=True):
                 if aggregation in one.columns:
                     one.rolled.columns.append(_encoded(one.rolled, figure, one.columns[aggregation]))
-            if one.rolled.rolled_to_unix_nano < one.end and one.name not in job.again:
+            if one.rolled.rolled_to_unix_nano == one.end:
+                one.rolled.rolled_to_unix_nano = _next_window(one)
+            elif one.name not in job.again:
                 job.again.append(one.name)
             operations.append(command_pb2.Operation(roll_up=one.rolled))
     return operations
@@ -179,3 +188,10 @@ def _encoded(rolled: command_pb2.RollUpReadings, figure: str, columns: Columns) 
         columns.values[order],
         integer=columns.values.dtype.kind == "i",
     )
+
+
+def _next_window(one: Prepared) -> int:
+    """Where the next window with readings begins: a reading ahead of time is not looked for until it is over."""
+    width = one.rolled.width_nano
+    chunks = one.ahead.run() if one.ahead is not None else ()
+    return max([one.end, *(int(chunk.times[0]) // width * width for chunk in chunks)])

@@ -347,6 +347,25 @@ def test_roll_ups_beyond_the_limit_of_series_wait_for_room_and_write_nothing() -
         assert alarms_of(leader, "roll-up") == []
 
 
+def test_a_reading_ahead_of_time_is_rolled_up_when_its_time_has_come_and_not_waited_for_in_the_log() -> None:
+    with cluster(size=1, options=OPTIONS) as made:
+        leader = made.elect()
+        times = minutes(made, 10)
+        ahead = made.clock.wall_ns() + 10 * MINUTE_NS
+        submit(made, leader, TO_MINUTES, write([*times, ahead], [1.0] * 11))
+        made.run_for(5_000)
+        index = leader.core.state.position.index
+        made.run_for(300_000)
+        assert leader.core.state.position.index == index
+        late = times[-1] + 2 * MINUTE_NS
+        submit(made, leader, write([late], [2.0]))
+        made.run_for(5_000)
+        assert times_of(leader, "t@1m.mean")[-1] == late // MINUTE_NS * MINUTE_NS
+        made.run_for(450_000)
+        assert times_of(leader, "t@1m.mean")[-1] == ahead // MINUTE_NS * MINUTE_NS
+        assert len(times_of(leader, "t@1m.mean")) == 12
+
+
 def test_old_roll_ups_of_another_kind_raise_an_alarm_and_gone_they_are_made_anew() -> None:
     with cluster(size=1, options=OPTIONS) as made:
         leader = made.elect()
