@@ -32,7 +32,7 @@ from appliance.state.aggregate import has_integer_results
 from appliance.state.names import check_pattern, matcher
 from appliance.state.results import Aggregation
 from appliance.state.series import NOTHING_WRITTEN, RollUpProgress, Series
-from appliance.state.series_table import SeriesTable, decode_columns_of
+from appliance.state.series_table import SeriesTable, cost_bytes, decode_columns_of
 from appliance.state.sweep import chunk_from
 from appliance.units import DURATION_UNITS, format_duration
 from raftberry.internal.v1 import command_pb2
@@ -202,8 +202,9 @@ class Retention:
             self._series.delete(series)
         elif series.first_time < before:
             self._series.moments.before_change(series)
+            bytes_before = cost_bytes(series)
             series.drop_before(before, lambda chunk, time: chunk_from(chunk, time, series))
-            self._series.dirty.add(series)
+            self._series.mark_dirty(series, cost_bytes(series) - bytes_before)
 
     def droppable_before(self, series: Series) -> int:
         """Readings from here on wait to be rolled up; NOTHING_WRITTEN: none does."""
@@ -246,7 +247,7 @@ class Retention:
         self._series.moments.before_change(series)
         series.roll_up = RollUpProgress(index, tuple(unrolled(series, policy)))
         series.written_from = NOTHING_WRITTEN
-        self._series.dirty.add(series)
+        self._series.mark_dirty(series)
 
     def _roll_up(self, rolled: command_pb2.RollUpReadings) -> None:
         series = self._series.by_name.get((rolled.sensor, rolled.metric))
@@ -262,7 +263,7 @@ class Retention:
         self._series.moments.before_change(series)
         progress = dict(series.roll_up.rolled_from) | {rolled.width_nano: next_time}
         series.roll_up = RollUpProgress(rolled.mark_index, tuple(sorted(progress.items())))
-        self._series.dirty.add(series)
+        self._series.mark_dirty(series)
 
 
 def _is_integer(figure: str, series: Series) -> bool:

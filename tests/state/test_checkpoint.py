@@ -10,7 +10,9 @@ from appliance.errors import CorruptData
 from appliance.model import Position
 from appliance.state import StateMachine, StateOptions
 from appliance.state.layouts import Block, decode_block
-from appliance.state.operations import put_key
+from appliance.state.operations import delete_series, put_key
+from appliance.state.retention import drop_readings
+from appliance.state.series_table import cost_bytes
 from tests.state.fakes import Cluster, FakeReader, columns, write
 
 
@@ -191,6 +193,30 @@ def test_cost_follows_what_changed() -> None:
     node.checkpoint()
     node.apply(write([1000], [1.0], "s1"))
     assert full > node.state.checkpoint_cost() * 5 > 0
+
+
+def test_cost_is_that_of_the_series_that_changed_though_it_is_summed_up_as_they_do() -> None:
+    node = Cluster(StateOptions(page_bytes=1024))
+    rng = np.random.default_rng(5)
+    table = node.state._tables.series
+    for turn in range(400):
+        name = f"s{rng.integers(6)}"
+        count = int(rng.choice([1, 1, 1, 40, 200, 600]))
+        times = list(range(turn * 1_000, turn * 1_000 + count))
+        node.apply(write(times, rng.normal(size=count).tolist(), name))
+        if turn % 40 == 20:
+            node.apply(drop_readings([(name, "m", turn * 900)]))
+        if turn % 90 == 80:
+            node.apply(delete_series(name, "m"))
+        if turn % 50 == 30:
+            work = node.state.capture_checkpoint()
+            node.apply(write(times, rng.normal(size=count).tolist(), name))
+            node.store.commit(work.batch(node.store.reader))
+            node.state.checkpoint_done(work)
+        exact = sum(map(cost_bytes, table.dirty))
+        assert exact * 0.5 <= node.state.checkpoint_cost() <= exact * 2
+    node.checkpoint()
+    assert node.state.checkpoint_cost() == 0
 
 
 @pytest.mark.parametrize(("table", "what"), [("meta", "there is none"), ("heads", "has no head")])
