@@ -1,12 +1,11 @@
 """Which readings go when there are too many bytes: those before one time, of all series.
 
-Where the bytes lie is read from the blocks' keys, because a first and a last time say little: one reading of a sensor
-whose clock was wrong moves them by years. Blocks are of about one size. Pool thread; `bytes_of` on the loop.
+Where the bytes lie is read from blocks, because a first and a last time say little: one reading of a sensor whose clock
+was wrong moves them by years. Of a large store some blocks speak for all. Pool thread; `bytes_of` on the loop.
 """
 
 from __future__ import annotations
 
-import struct
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,19 +13,16 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from appliance.limits import PAGE_BYTES
+from appliance.errors import CorruptData
+from appliance.state.layouts import Block, decode_block, decode_id, encode_id
 from appliance.state.series import Series
 from appliance.storage.store import StoreReader
 
-SPANS_MAX: Final = 1 << 16
-"""Of a larger store every second block is looked at, every fourth, and so on."""
+SAMPLES_MAX: Final = 1_024
+"""Blocks that are read, at most twice as many: 16 MB."""
 
-BLOCK_BYTES: Final = 2 * PAGE_BYTES
 
-_KEY: Final = struct.Struct(">QQ")
-"""How a key of blocks and late begins: series id, then the least time with its sign bit flipped."""
-
-_SIGN: Final = 1 << 63
+_ID_BYTES: Final = len(encode_id(0))
 
 
 class SeriesBytes(NamedTuple):
@@ -67,39 +63,47 @@ def oldest_time_to_free(
     Readings ahead of now count as of now, or a wrong clock would make all the others old.
     None: no reading is older than another.
     """
+    spans = _Spans()
+    for one in series:
+        if not one.has_blocks:
+            spans.add(one.first_time, one.last_time, one, now=now, size=one.size_bytes)
+    with_blocks = {one.series_id: one for one in series if one.has_blocks}
     with reader:
-        spans = _Spans()
-        for one in series:
-            if not one.has_blocks:
-                spans.add(one.first_time, _end(one.first_time, one.last_time, now), one)
-        with_blocks = {one.series_id: one for one in series if one.has_blocks}
-        for series_id, start, following in _block_times(reader):
-            if (found := with_blocks.get(series_id)) is not None:
-                end = found.last_time if following is None else following
-                spans.add(start, _end(start, end, now), found)
+        keys, stride = _sample(reader, with_blocks)
+        for block in _read(reader, keys):
+            for chunk in block.chunks:
+                size = stride * (len(chunk.times) + len(chunk.values))
+                one = with_blocks[block.series_id]
+                spans.add(chunk.min_time, chunk.max_time, one, now=now, size=size)
     return spans.time_of(share)
 
 
-def _block_times(reader: StoreReader) -> Iterator[tuple[int, int, int | None]]:
-    """Series id, least time, and that of the series' next block. Late blocks overlap: they have no next."""
-    before: tuple[int, int] | None = None
-    for series_id, time in map(_decode_key, reader.keys("blocks")):
-        if before is not None:
-            yield *before, time if series_id == before[0] else None
-        before = series_id, time
-    if before is not None:
-        yield *before, None
-    for series_id, time in map(_decode_key, reader.keys("late")):
-        yield series_id, time, None
+def _sample(reader: StoreReader, series: dict[int, SeriesBytes]) -> tuple[list[tuple[str, bytes]], int]:
+    """Keys of blocks, and how many blocks each stands for."""
+    found: list[tuple[str, bytes]] = []
+    stride, passed = 1, 0
+    for table in ("blocks", "late"):
+        for key in reader.keys(table):
+            if decode_id(table, key[:_ID_BYTES]) not in series:
+                continue
+            passed += 1
+            if passed % stride == 0:
+                found.append((table, key))
+            if len(found) >= 2 * SAMPLES_MAX:
+                del found[::2]
+                stride *= 2
+    return found, stride
 
 
-def _decode_key(key: bytes) -> tuple[int, int]:
-    series_id, time = _KEY.unpack_from(key)
-    return series_id, time - _SIGN
-
-
-def _end(start: int, end: int, now: int) -> int:
-    return min(end, now) if start < now else max(end, start)
+def _read(reader: StoreReader, keys: list[tuple[str, bytes]]) -> Iterator[Block]:
+    """What does not make sense is the scrub's to find and to report."""
+    for table, key in keys:
+        try:
+            record = reader.get(table, key)
+            if record is not None:
+                yield decode_block(key, record)
+        except CorruptData:
+            continue
 
 
 @dataclass(slots=True)
@@ -110,21 +114,12 @@ class _Spans:
     ends: array[float] = field(default_factory=lambda: array("d"))
     limits: array[float] = field(default_factory=lambda: array("d"))
     sizes: array[float] = field(default_factory=lambda: array("d"))
-    stride: int = 1
-    passed: int = 0
 
-    def add(self, start: int, end: int, one: SeriesBytes) -> None:
-        self.passed += 1
-        if self.passed % self.stride:
-            return
+    def add(self, start: int, end: int, one: SeriesBytes, *, now: int, size: int) -> None:
         self.starts.append(start)
-        self.ends.append(end)
+        self.ends.append(min(end, now) if start < now else end)
         self.limits.append(one.droppable_before)
-        self.sizes.append(BLOCK_BYTES if one.has_blocks else one.size_bytes)
-        if len(self.starts) >= 2 * SPANS_MAX:
-            self.stride *= 2
-            for column in (self.starts, self.ends, self.limits, self.sizes):
-                del column[::2]
+        self.sizes.append(size)
 
     def time_of(self, share: float) -> int | None:
         if not self.starts:

@@ -9,7 +9,7 @@ import pytest
 from appliance.state import StateOptions, oldest
 from appliance.state.oldest import SeriesBytes, oldest_time_to_free
 from appliance.state.operations import delete_series
-from appliance.state.retention import Policy, RollUp, set_policy
+from appliance.state.retention import Policy, RollUp, drop_readings, set_policy
 from tests.state.fakes import Cluster, write
 
 SECOND = 10**9
@@ -51,6 +51,24 @@ def test_one_reading_of_a_wrong_clock_does_not_move_the_time(outlier: int | None
     assert NOW - 3_950 * SECOND < before < NOW - 3_600 * SECOND, "5% of 4,000 seconds, to about a block"
 
 
+def test_readings_that_were_written_twice_count_where_they_lie() -> None:
+    node = filled()
+    for begin in range(0, 4_000, 100):
+        times = [NOW - (4_000 - begin - place) * SECOND for place in range(100)]
+        node.apply(write(times, [place / 7 for place in times], "s0"))
+        if begin % 1_000 == 0:
+            node.checkpoint()
+    node.checkpoint()
+    for _ in range(3):
+        size_bytes = sum(one.size_bytes for one in survey(node))
+        before = time_to_free(node, 0.1)
+        assert before is not None
+        node.apply(drop_readings([(one.sensor, one.metric, before) for one in survey(node)]))
+        node.checkpoint()
+        freed = 1 - sum(one.size_bytes for one in survey(node)) / size_bytes
+        assert 0.07 < freed < 0.13
+
+
 @pytest.mark.parametrize("outlier", [None, NOW + YEAR])
 def test_series_without_a_block_go_by_their_heads(outlier: int | None) -> None:
     node = filled(outlier=outlier, readings=100, sensors=20)
@@ -78,7 +96,7 @@ def test_readings_that_are_all_ahead_of_the_clock_can_go() -> None:
 def test_a_large_store_is_looked_at_in_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     node = filled()
     whole = time_to_free(node, 0.5)
-    monkeypatch.setattr(oldest, "SPANS_MAX", 20)
+    monkeypatch.setattr(oldest, "SAMPLES_MAX", 20)
     sampled = time_to_free(node, 0.5)
     assert whole is not None
     assert sampled is not None
