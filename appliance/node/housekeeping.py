@@ -130,6 +130,7 @@ class Housekeeping:
         self._keep_time()
         self.scrub.cycle()
         self.space.used_bytes = self.store_bytes + self.sizes.total_bytes
+        self.space.log_can_shrink = self._can_shrink_log()
         self.retention.cycle(self._clock_doubt())
 
     def _keep_time(self) -> None:
@@ -172,7 +173,7 @@ class Housekeeping:
         if self._node.receiver.is_receiving or self._node.receiver.is_finishing:
             return
         is_freeing = self.space.needs_checkpoint and not self.retention.is_dropping
-        if not self._wanted and not is_freeing and not self._is_due():
+        if not self._wanted and not is_freeing and not self.space.log_can_shrink and not self._is_due():
             return
         if self._node.state.position.index <= self.checkpoint.index:
             self._answer_wanted()
@@ -189,6 +190,12 @@ class Housekeeping:
         cost = CHECKPOINT_COST_FACTOR * self._node.state.checkpoint_cost()
         self._due_bytes = min(max(options.checkpoint_bytes_min, cost), options.journal_bytes_max // 2)
         return self._since_checkpoint_bytes >= self._due_bytes
+
+    def _can_shrink_log(self) -> bool:
+        """The quota is nearly used up, by log that only waits for a checkpoint."""
+        if not self.space.is_tight or self.sizes.total_bytes <= self.space.log_bytes_max():
+            return False
+        return self.sizes.index_to_trim_to(self.space.log_bytes_kept()) > self.checkpoint.index
 
     def _begin_checkpoint(self, *, is_freeing: bool) -> None:
         """Capture it, a slice a turn; write it; release what it holds, a slice a turn."""
@@ -247,11 +254,12 @@ class Housekeeping:
             tell(self.checkpoint)
 
     def _trim(self) -> None:
-        """Keep watch_keep_bytes of log; more for voters that are behind and snapshots, up to journal_bytes_max."""
+        """Keep watch_keep_bytes of log, less in a full quota; more for who is behind, up to journal_bytes_max."""
         options, node = self._node.options, self._node
-        if self.sizes.total_bytes <= options.watch_keep_bytes:
+        keep_bytes = self.space.log_bytes_kept()
+        if self.sizes.total_bytes <= keep_bytes:
             return
-        index = self.sizes.index_to_trim_to(options.watch_keep_bytes)
+        index = self.sizes.index_to_trim_to(keep_bytes)
         if node.engine.is_leader:
             for member in node.engine.connected_members:
                 index = min(index, max(node.engine.match_index(member), 0))

@@ -16,6 +16,10 @@ from raftberry.internal.v1 import command_pb2
 DROP_AT_PERCENT: Final = 80
 """With `drop_oldest`: below the limit at which writes are refused, so that it is not reached."""
 
+LOG_PART: Final = 8
+LOG_SLACK_PART: Final = 32
+"""Of a quota that is nearly used up the log has an eighth and some: readings are worth more than missed changes."""
+
 _OFF_LIMITS_WHEN_FULL: Final = frozenset({"write", "put", "set_series"})
 
 
@@ -33,6 +37,9 @@ class Space:
         self.disk_free_bytes: int | None = None
         """What anybody may still write to the file system of the data directory; None: not known."""
 
+        self.log_can_shrink = False
+        """A checkpoint will let the log be trimmed: it goes before readings."""
+
         self._waits_for_checkpoint = False
         self._may_drop_nothing = False
         self.freed_bytes = 0
@@ -48,6 +55,8 @@ class Space:
                 what = "the oldest readings are being dropped, retry later"
                 if self._may_drop_nothing:
                     what = "no reading may be dropped before it is rolled up"
+            if self.log_can_shrink:
+                what = "a checkpoint is making room in the log, retry later"
             return (
                 f"store is {percent}% full ({self.used_bytes} bytes, limit {WRITE_LIMIT_PERCENT}%): refusing writes; "
                 f"raise storage.size_max or shorten retention; {what}"
@@ -64,13 +73,23 @@ class Space:
     def wants_less(self) -> bool:
         """Whether the oldest readings shall go now."""
         options = self._options()
-        if options.when_full != DROP_OLDEST or self._waits_for_checkpoint:
+        if options.when_full != DROP_OLDEST or self._waits_for_checkpoint or self.log_can_shrink:
             return False
         return self.is_tight
 
     @property
     def is_tight(self) -> bool:
         return 100 * self.used_bytes >= DROP_AT_PERCENT * self._options().store_bytes_max
+
+    def log_bytes_kept(self) -> int:
+        """What of the log stays behind a checkpoint, for watches and followers."""
+        options = self._options()
+        keep = options.watch_keep_bytes
+        return min(keep, options.store_bytes_max // LOG_PART) if self.is_tight else keep
+
+    def log_bytes_max(self) -> int:
+        """A checkpoint is due at it, in a quota that is nearly used up."""
+        return self.log_bytes_kept() + self._options().store_bytes_max // LOG_SLACK_PART
 
     def dropped(self) -> None:
         """What is used is known after the checkpoint that takes it out."""

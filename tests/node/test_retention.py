@@ -13,7 +13,7 @@ from appliance.errors import Overloaded
 from appliance.limits import MIB
 from appliance.node import log_sizes, refusals, retention, rolling
 from appliance.node.clocks import SECOND_NS
-from appliance.node.options import DROP_OLDEST, NodeOptions
+from appliance.node.options import DROP_OLDEST, REFUSE, NodeOptions
 from appliance.node.report import _alarms
 from appliance.node.retention import ROLL_UP_DELAY_NS
 from appliance.state import QuerySpec, StateOptions
@@ -270,6 +270,31 @@ def test_rounds_that_free_nothing_come_ever_more_rarely(monkeypatch: pytest.Monk
             made.run_for(60_000)
             kinds.append([event.kind for event in leader.core.events.since(count)].count("dropped_oldest"))
         assert kinds == [6, 1]
+
+
+LOG_HEAVY = replace(QUOTA, watch_keep_bytes=MIB, journal_bytes_max=4 * MIB, checkpoint_bytes_min=MIB // 2)
+
+
+@pytest.mark.parametrize("when_full", [REFUSE, DROP_OLDEST])
+def test_in_a_full_quota_the_log_makes_room_before_readings_go_or_writes_are_refused(
+    when_full: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_sizes, "MARK_BYTES", 10_000)
+    with cluster(size=1, options=replace(LOG_HEAVY, when_full=when_full)) as made:
+        leader, refusals = made.elect(), ""
+        house = leader.core.housekeeping
+        for _ in range(4):
+            try:
+                fill(made, leader, 100)
+            except Overloaded as error:
+                refusals += str(error)
+        assert house.store_bytes > MIB // 2, "most of the quota is for readings"
+        assert house.sizes.total_bytes < MIB // 5
+        assert bool(refusals) == (when_full == REFUSE)
+        index = leader.core.state.position.index
+        count = leader.core.events.count
+        made.run_for(60_000)
+        assert (leader.core.state.position.index, leader.core.events.count) == (index, count)
 
 
 MINUTE_NS = 60 * SECOND_NS
