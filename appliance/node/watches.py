@@ -86,13 +86,7 @@ class Watches:
 
     async def _entries(self, first: int) -> list[Entry]:
         log, last = self._core.log, self._core.state.position.index
-        if first <= log.anchor.index:
-            earliest = self.earliest_index()
-            raise HistoryGone(
-                f"the log behind index {first - 1} was trimmed; the earliest index to resume behind is {earliest}: "
-                "query what was missed, then watch from now; raise watch.keep_bytes to keep more",
-                earliest,
-            )
+        self._check_kept(first)
         count = min(ENTRIES_AT_ONCE, last - first + 1)
         if log.is_hot(first):
             return log.read(first, count)
@@ -100,8 +94,19 @@ class Watches:
             lambda: log.read(first, count)
         )  # none: trimmed meanwhile, as is said then
 
+    def _check_kept(self, index: int) -> None:
+        earliest = self.earliest_index()
+        if index <= earliest:
+            raise HistoryGone(
+                f"the log behind index {index - 1} was trimmed; the earliest index to resume behind is {earliest}: "
+                "query what was missed, then watch from now; raise watch.keep_bytes to keep more",
+                earliest,
+            )
+
     def _effects_of(self, entry: Entry) -> EntryEffects:
         encoded, index, _ = entry
+        # The outcomes go with the log: without its own, a refused write would pass for one that took effect.
+        self._check_kept(index)
         kept = self._decoded.get(index)
         if kept is not None:
             return kept[0]

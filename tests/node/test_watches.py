@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator
 import pytest
 
 from appliance.clock import system_clock
-from appliance.errors import HistoryGone
+from appliance.errors import ConditionFailed, HistoryGone
 from appliance.limits import KIB
 from appliance.node import log_sizes, watches
 from appliance.node.options import NodeOptions
 from appliance.node.watches import AppliedEffects
 from appliance.storage.memory import MemoryDisk
+from raftberry.internal.v1 import command_pb2
 from tests.node.harness import put
 from tests.node.test_runtime import Alone
 
@@ -92,4 +93,31 @@ async def test_behind_what_was_trimmed_a_watch_is_told_the_earliest_index(
         await anext(alone.node.watch(after_index=earliest - 1))
     kept = [index for index in indexes if index > earliest]
     assert await take(alone.node.watch(after_index=earliest), len(kept)) == kept
+    await end(alone)
+
+
+@pytest.mark.parametrize("is_cold", [False, True])
+async def test_a_watch_that_the_trim_overtakes_hears_that_and_nothing_false(
+    monkeypatch: pytest.MonkeyPatch, is_cold: bool
+) -> None:
+    """What took effect of an entry is forgotten with the entry, also where a watcher has read it already."""
+    monkeypatch.setattr(log_sizes, "MARK_BYTES", KIB)
+    monkeypatch.setattr(watches, "WATCH_QUEUE_BYTES_MAX", 20 * KIB)
+    alone = Alone(options=NodeOptions(watch_keep_bytes=40 * KIB))
+    first = (await alone.node.write(put(), deadline_ns=None)).index
+    refused = command_pb2.Operation(put=command_pb2.PutKey(key="k", value=b"refused", if_mod_revision=999))
+    with pytest.raises(ConditionFailed):
+        await alone.node.write(refused, deadline_ns=None)
+    await write(alone, 2)
+    if is_cold:
+        alone.core.log.evict(alone.core.state.position.index, 0)
+    slow = alone.node.watch(after_index=first - 1)
+    assert await take(slow, 1) == [first]
+    for _ in range(2):
+        await write(alone, 6)
+        await alone.node.checkpoint()
+    await write(alone, 1)
+    assert alone.node.watches.earliest_index() > first + 1
+    with pytest.raises(HistoryGone, match=f"behind index {first} was trimmed"):
+        await anext(slow)
     await end(alone)
