@@ -121,13 +121,15 @@ async def run_watch(
         if after_index is None:
             await sender.send_progress()
         async for applied in changes:
-            messages = responses(applied)
+            index, messages = applied.index, responses(applied)
+            # Its client may take the messages in an hour; the entry is not held until then.
+            del applied
             if messages:
                 # A watch may last for months: a token that was revoked sees nothing more.
                 caller.check()
-                await sender.send(messages, index=applied.index)
+                await sender.send(messages, index=index)
             else:
-                sender.seen_index = applied.index
+                sender.seen_index = index
     finally:
         ticker.cancel()
         await changes.aclose()

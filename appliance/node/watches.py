@@ -1,13 +1,13 @@
 """Watches: every reader follows the log at its own pace, from memory or from the journal.
 
-Invariant: what a watch yields has no gap, no duplicate and the log's order; a slow watcher holds no memory, it
-only falls behind, and hears HistoryGone when the log it needs was trimmed. Loop thread.
+Invariant: what a watch yields has no gap, no duplicate and the log's order; a slow watcher holds its position and a
+few KiB, it only falls behind, and hears HistoryGone when the log it needs was trimmed. Loop thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -20,7 +20,11 @@ from appliance.state import Applied, EntryEffects, effects
 from appliance.state.entry import command_of
 from appliance.storage.store import StoreReader
 
-ENTRIES_AT_ONCE = 64
+COLD_ENTRIES_AT_ONCE = 32
+COLD_BYTES_AT_ONCE = 4 * KIB
+"""Of the journal: each watcher keeps what is left of it while its client takes nothing. Small entries are read
+together, for each read waits for a thread; one that is larger costs more to send than to read alone."""
+
 WAKES_PER_TURN = 16
 """Watchers that go on in one turn of the loop: each makes and sends its message, some 0.1 ms."""
 
@@ -61,11 +65,14 @@ class Watches:
         self._change_count(1)
         try:
             position = self._core.state.position.index if after_index is None else after_index
+            ahead: deque[Entry] = deque()
             while True:
                 await self._wait_for(position + 1)
-                for entry in await self._entries(position + 1):
-                    yield AppliedEffects(entry[1], self._effects_of(entry))
-                    position = entry[1]
+                if not ahead:
+                    ahead.extend(await self._entries(position + 1))
+                if ahead:
+                    yield AppliedEffects(position + 1, self._effects_of(ahead.popleft()))
+                    position += 1
         finally:
             self._change_count(-1)
 
@@ -85,14 +92,13 @@ class Watches:
             raise Quarantined(self._core.quarantine_reason)
 
     async def _entries(self, first: int) -> list[Entry]:
+        """The first of them, or a few; none: trimmed meanwhile, as is said then."""
         log, last = self._core.log, self._core.state.position.index
         self._check_kept(first)
-        count = min(ENTRIES_AT_ONCE, last - first + 1)
         if log.is_hot(first):
-            return log.read(first, count)
-        return await self._workers.in_pool(
-            lambda: log.read(first, count)
-        )  # none: trimmed meanwhile, as is said then
+            return log.read(first, 1)
+        count = min(COLD_ENTRIES_AT_ONCE, last - first + 1)
+        return await self._workers.in_pool(lambda: log.read(first, count, COLD_BYTES_AT_ONCE))
 
     def _check_kept(self, index: int) -> None:
         earliest = self.earliest_index()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tracemalloc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from appliance.clock import system_clock
 from appliance.errors import ConditionFailed, HistoryGone
 from appliance.limits import KIB
+from appliance.model import Entry
 from appliance.node import log_sizes, watches
 from appliance.node.options import NodeOptions
 from appliance.node.watches import AppliedEffects
@@ -21,6 +23,7 @@ from tests.node.test_runtime import Alone
 
 WATCHERS = 1_000
 SLOW = 200
+STALLED = 50
 ENTRIES = 25
 VALUE_BYTES = 16 * KIB
 BOUND_BYTES = 100 * KIB
@@ -62,6 +65,37 @@ async def test_a_thousand_watchers_see_everything_and_the_slow_ones_hold_no_memo
     caught_up = await asyncio.gather(*(take(watch, ENTRIES) for watch in open_watches[:SLOW]))
     assert caught_up == [indexes] * SLOW
     assert found._decoded_bytes <= BOUND_BYTES
+    await end(alone)
+
+
+def let_entries_leave_memory(alone: Alone) -> None:
+    """The journal in memory gives the entries themselves; one on a card gives copies."""
+    log = alone.core.log
+    read = log._cold_read
+
+    def read_copies(first: int, count_max: int, bytes_max: int) -> list[Entry]:
+        return [(bytes(bytearray(entry[0])), *entry[1:]) for entry in read(first, count_max, bytes_max)]
+
+    log._cold_read = read_copies
+    log.evict(alone.core.state.position.index, 0)
+    assert not log.is_hot(alone.core.state.position.index)
+
+
+@pytest.mark.parametrize("value_bytes", [10, VALUE_BYTES])
+async def test_a_watcher_whose_client_takes_nothing_holds_a_few_kib(value_bytes: int) -> None:
+    alone = Alone()
+    first = (await alone.node.write(put(), deadline_ns=None)).index
+    for _ in range(100):
+        await alone.node.write(put(value=os.urandom(value_bytes)), deadline_ns=None)
+    await alone.node.checkpoint()
+    let_entries_leave_memory(alone)
+    stalled = [alone.node.watch(after_index=first - 1) for _ in range(STALLED)]
+    tracemalloc.start()
+    assert await asyncio.gather(*(take(watch, 1) for watch in stalled)) == [[first]] * STALLED
+    held_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held_bytes < STALLED * 10 * KIB
+    assert await take(stalled[0], 100) == list(range(first + 1, first + 101))
     await end(alone)
 
 
