@@ -95,6 +95,10 @@ WATCH_QUEUE_BYTES_MAX: Final = 4 * MIB
 
 WATCHERS_MAX: Final = 2_000
 
+SCANS_MAX: Final = 32
+"""Queries that run or wait for their client, beside a backup: each keeps a read transaction open and some chunks in
+memory."""
+
 PAGE_BYTES: Final = 4 * KIB
 """Of LMDB on most kernels; it takes the system's own."""
 

@@ -21,7 +21,7 @@ from appliance.node.figures import Figures, figures
 from appliance.node.outcome import WriteOutcome, outcome_of
 from appliance.node.proposals import Completion
 from appliance.node.report import report
-from appliance.node.scan import RunningScan, capture
+from appliance.node.scan import RunningScan, ScanRoom, capture
 from appliance.node.status import NodeStatus, SecurityStatus, with_security
 from appliance.node.transfer import transfer_leadership
 from appliance.node.turns import Turns
@@ -40,7 +40,11 @@ LOCAL = 2
 SECOND_NS = 1_000_000_000
 TIMER_NS_MIN = 1_000_000
 LAST_CHECKPOINT_S_MAX = 20
-QUERY_CHUNKS_AT_ONCE = 8
+QUERY_READINGS_AT_ONCE = 8_192
+"""What is held for a client that takes nothing, in several copies; each batch waits for a thread."""
+
+CHUNK_OVERHEAD = 256
+"""Readings that a small chunk costs as much as: a batch is of 32 at most."""
 
 
 class Node:
@@ -55,6 +59,7 @@ class Node:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
         self._was_serving = False
+        self._scan_room = ScanRoom()
         self._backup: RunningScan[bytes] | None = None
         self._is_backup_begun = False
         """One is asked for, and waits for its barrier and its checkpoint."""
@@ -231,25 +236,36 @@ class Node:
         return self.state.position
 
     async def query(self, spec: QuerySpec) -> RunningScan[QueryChunk]:
-        if self._core.quarantine_reason:
-            raise Quarantined(self._core.quarantine_reason)
-        prepared = self.state.begin_query(spec, self._core.store.snapshot())
-        await capture(prepared)
+        await self._scan_room.take()
+        try:
+            if self._core.quarantine_reason:
+                raise Quarantined(self._core.quarantine_reason)
+            prepared = self.state.begin_query(spec, self._core.store.snapshot())
+            await capture(prepared)
+        except BaseException:
+            self._scan_room.give_back()
+            raise
         return RunningScan(
             prepared.run(),
             prepared.reader,
             self._workers,
             position=prepared.position,
-            at_once=QUERY_CHUNKS_AT_ONCE,
+            at_once=QUERY_READINGS_AT_ONCE,
+            size_of=lambda chunk: len(chunk.times) + CHUNK_OVERHEAD,
+            on_close=self._scan_room.give_back,
         )
 
     def watch(self, *, after_index: int | None) -> AsyncIterator[AppliedEffects]:
         return self.watches.watch(after_index)
 
     async def state_hash(self) -> tuple[Position, bytes]:
-        prepared = self.state.begin_hash(self._core.store.snapshot())
-        await capture(prepared)
-        digest = await self._workers.in_pool(prepared.run)
+        await self._scan_room.take()
+        try:
+            prepared = self.state.begin_hash(self._core.store.snapshot())
+            await capture(prepared)
+            digest = await self._workers.in_pool(prepared.run)
+        finally:
+            self._scan_room.give_back()
         return prepared.position, digest
 
     async def verify(self, *, deadline_ns: int | None) -> Comparison:

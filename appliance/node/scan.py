@@ -7,16 +7,20 @@ holds a read transaction, which keeps freed pages from being used again. Made an
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
+from appliance.errors import Overloaded
+from appliance.limits import SCANS_MAX
 from appliance.model import Position
 from appliance.node.workers import ThreadWorkers
 from appliance.storage.store import StoreReader
 
 Item = TypeVar("Item")
+
+SCAN_WAIT_S = 2.0
+"""For another scan to end, before a caller is refused: short ones that come together only take turns."""
 
 
 class Capturing(Protocol):
@@ -38,6 +42,27 @@ async def capture(capturing: Capturing) -> None:
         raise
 
 
+class ScanRoom:
+    """Room for SCANS_MAX reads: what clients read never takes the read transactions of the node's own work."""
+
+    def __init__(self) -> None:
+        self._free = asyncio.Semaphore(SCANS_MAX)
+
+    async def take(self) -> None:
+        """Give it back. Raises Overloaded."""
+        try:
+            async with asyncio.timeout(SCAN_WAIT_S):
+                await self._free.acquire()
+        except TimeoutError as error:
+            raise Overloaded(
+                f"{SCANS_MAX} queries are running on this node or wait for their clients, and none ended within "
+                f"{SCAN_WAIT_S:g} s: retry, ask another node, and end queries that nobody reads any more"
+            ) from error
+
+    def give_back(self) -> None:
+        self._free.release()
+
+
 class RunningScan(Generic[Item]):
     def __init__(
         self,
@@ -47,14 +72,17 @@ class RunningScan(Generic[Item]):
         *,
         position: Position,
         at_once: int,
+        size_of: Callable[[Item], int] = lambda _: 1,
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
         """items are computed from reader, which is this scan's from here on, and show position.
 
-        at_once: items of a batch.
+        at_once: a batch ends with the item that brings its size to this. on_close: called once, on the loop.
         """
         self.position = position
         self.is_closed = self._is_read = False
-        self._items, self._reader, self._workers, self._at_once = items, reader, workers, at_once
+        self._items, self._reader, self._workers = items, reader, workers
+        self._at_once, self._size_of, self._on_close = at_once, size_of, on_close
         self._lock = threading.Lock()
         """A caller that leaves closes the items while some of them are being computed."""
 
@@ -62,11 +90,14 @@ class RunningScan(Generic[Item]):
         return self._batches()
 
     async def aclose(self) -> None:
+        if self.is_closed:
+            return
+        self.is_closed = True
         try:
             if not self._is_read:
                 await self._workers.in_pool(self._close)
         finally:
-            self.is_closed = True
+            self._on_close()
 
     async def _batches(self) -> AsyncIterator[Sequence[Item]]:
         while not self._is_read:
@@ -76,9 +107,13 @@ class RunningScan(Generic[Item]):
     def _next_batch(self) -> list[Item]:
         """Closes behind the last item: a short read takes the pool's threads once."""
         with self._lock:
-            batch = list(itertools.islice(self._items, self._at_once))
-            if len(batch) < self._at_once:
-                self._close_now()
+            batch, size = [], 0
+            for item in self._items:
+                batch.append(item)
+                size += self._size_of(item)
+                if size >= self._at_once:
+                    return batch
+            self._close_now()
             return batch
 
     def _close(self) -> None:

@@ -19,6 +19,7 @@ from typing import Final
 import lmdb
 
 from appliance.errors import CorruptData, DataDirectoryRefused, StorageFailed
+from appliance.limits import SCANS_MAX
 from appliance.storage.files import file_errors, sync_directory
 from appliance.storage.lmdb_files import DATA_FILE, check_data_file
 from appliance.storage.records import REBUILD_HINT
@@ -27,7 +28,9 @@ LMDB_MAJOR: Final = 0
 """LMDB 0.9: py-lmdb 3 brings 1.0 as well, whose files are another format."""
 
 READERS_MAX: Final = 1_024
-"""Open read transactions: scans, snapshots and reads of the log at one time."""
+"""Open read transactions: scans, snapshots and reads of the log at one time. One more would end the process."""
+
+assert SCANS_MAX * 4 <= READERS_MAX, "clients must leave readers to the node's own work"
 
 _LOCK_FILE: Final = "lock.mdb"
 _CORRUPT: Final = (

@@ -12,9 +12,9 @@ import pytest
 from appliance.clock import system_clock
 from appliance.consensus import ConsensusOptions, Engine
 from appliance.errors import CorruptData, NoLeader, Overloaded, Quarantined
-from appliance.limits import KIB
+from appliance.limits import KIB, SCANS_MAX
 from appliance.model import ClusterId, Member, MemberId
-from appliance.node import runtime, watches
+from appliance.node import runtime, scan, watches
 from appliance.node.core import NodeCore
 from appliance.node.identity import Self
 from appliance.node.options import NodeOptions
@@ -172,11 +172,65 @@ async def test_a_short_scan_takes_a_thread_once(alone: Alone, monkeypatch: pytes
 
     monkeypatch.setattr(alone.workers, "in_pool", counted)
     reader = alone.core.store.snapshot()
-    scan = RunningScan(iter("abc"), reader, alone.workers, position=reader.position, at_once=8)
-    assert [batch async for batch in scan] == [["a", "b", "c"]]
-    await scan.aclose()
+    running = RunningScan(iter("abc"), reader, alone.workers, position=reader.position, at_once=8)
+    assert [batch async for batch in running] == [["a", "b", "c"]]
+    await running.aclose()
     assert len(hops) == 1
-    assert scan.is_closed
+    assert running.is_closed
+
+
+async def test_a_batch_ends_with_the_item_that_reaches_its_bound(alone: Alone) -> None:
+    reader = alone.core.store.snapshot()
+    sizes = iter([3, 3, 3, 9, 1])
+    running = RunningScan(
+        sizes, reader, alone.workers, position=reader.position, at_once=8, size_of=lambda size: size
+    )
+    assert [batch async for batch in running] == [[3, 3, 3], [9], [1]]
+    await running.aclose()
+
+
+async def test_queries_that_nobody_takes_leave_the_nodes_own_work_its_readers(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan, "SCAN_WAIT_S", 0.01)
+    for _ in range(2):
+        stalled = [await alone.node.query(QuerySpec("", "")) for _ in range(SCANS_MAX)]
+        with pytest.raises(Overloaded, match=f"{SCANS_MAX} queries .* ask another node"):
+            await alone.node.query(QuerySpec("", ""))
+        with pytest.raises(Overloaded):
+            await alone.node.state_hash()
+        for one in stalled:
+            await one.aclose()
+            await one.aclose()
+
+
+async def test_a_query_waits_a_moment_for_another_to_end(alone: Alone) -> None:
+    others = [await alone.node.query(QuerySpec("", "")) for _ in range(SCANS_MAX)]
+    waiting = asyncio.create_task(alone.node.query(QuerySpec("", "")))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    leaving = asyncio.create_task(alone.node.query(QuerySpec("", "")))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    for one in others:
+        await one.aclose()
+    await (await waiting).aclose()
+    for one in [await alone.node.query(QuerySpec("", "")) for _ in range(SCANS_MAX)]:
+        await one.aclose()
+
+
+async def test_a_query_that_fails_as_it_begins_takes_no_room(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("a bug")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(alone.node.state, "begin_query", fail)
+        for _ in range(SCANS_MAX + 1):
+            with pytest.raises(AssertionError):
+                await alone.node.query(QuerySpec("", ""))
+    await (await alone.node.query(QuerySpec("", ""))).aclose()
 
 
 async def test_who_watches_or_asks_a_node_in_quarantine_is_told(alone: Alone) -> None:
@@ -217,8 +271,8 @@ async def test_of_two_backups_asked_for_at_one_moment_one_is_given(alone: Alone)
     asked = [alone.node.backup(runtime.LOCAL, deadline_ns=None) for _ in range(2)]
     given = await asyncio.gather(*asked, return_exceptions=True)
     scans = [one for one in given if isinstance(one, RunningScan)]
-    for scan in scans:
-        await scan.aclose()
+    for one in scans:
+        await one.aclose()
     assert len(scans) == 1
     assert [type(one) for one in given if one not in scans] == [Overloaded]
     # Whoever gets none, or leaves while it waits, keeps nobody else from one.
