@@ -60,6 +60,10 @@ class HistoryGone(NotApplied):
         self.earliest_index = earliest_index
 
 
+class ClientStalled(NotApplied):
+    """The caller of a read has taken nothing of it for too long."""
+
+
 class NotFound(NotApplied):
     """The named thing does not exist."""
 

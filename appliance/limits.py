@@ -99,6 +99,10 @@ SCANS_MAX: Final = 32
 """Queries that run or wait for their client, beside a backup: each keeps a read transaction open and some chunks in
 memory."""
 
+STREAM_STALL_S_MAX: Final = 30.0
+"""A read whose client takes nothing for so long is ended: as long as it lasts, no page that the store frees is used
+again, and the store grows."""
+
 PAGE_BYTES: Final = 4 * KIB
 """Of LMDB on most kernels; it takes the system's own."""
 

@@ -17,7 +17,8 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from appliance.api import failures
-from appliance.errors import InvalidArgument
+from appliance.errors import ClientStalled, InvalidArgument
+from appliance.limits import STREAM_STALL_S_MAX
 from appliance.rpc import Call, CallOver, Immediate, ImmediateStream
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def immediate(
 def server_stream(behaviour: Callable[[Any, Context], AsyncIterator[Any]], request: type[Message]) -> Handler:
     """A handler that answers with a stream that ends by itself: behaviour is an async generator, closed with the call.
 
-    A message waits for the next one, so that the last goes with the status.
+    A message waits for the next one, so that the last goes with the status. A client that takes nothing is ABORTED.
     """
 
     async def write_all(message: Any, context: Context) -> Any:
@@ -107,13 +108,24 @@ def server_stream(behaviour: Callable[[Any, Context], AsyncIterator[Any]], reque
         try:
             async for response in responses:
                 if last is not None:
-                    await context.write(last)
+                    await _write_in_time(last, context)
                 last = response
         finally:
             await responses.aclose()
         return last
 
     return message_stream(write_all, request)
+
+
+async def _write_in_time(message: Any, context: Context) -> None:
+    try:
+        async with asyncio.timeout(STREAM_STALL_S_MAX):
+            await context.write(message)
+    except TimeoutError as error:
+        raise ClientStalled(
+            f"the client has taken nothing for {STREAM_STALL_S_MAX:g} s: the read was ended, it would hold memory and "
+            "space of the store; ask again, a query from the last time that was received"
+        ) from error
 
 
 def live_stream(behaviour: Callable[[Any, Context], AsyncIterator[Any]], request: type[Message]) -> Handler:

@@ -41,6 +41,7 @@ TABLE: Final[dict[type[errors.RaftberryError], Verdict]] = {
     errors.SequenceTooOld: Verdict(StatusCode.OUT_OF_RANGE, "SEQUENCE_TOO_OLD"),
     errors.SequenceReused: Verdict(StatusCode.FAILED_PRECONDITION, "SEQUENCE_REUSED"),
     errors.HistoryGone: Verdict(StatusCode.OUT_OF_RANGE, "HISTORY_GONE"),
+    errors.ClientStalled: Verdict(StatusCode.ABORTED, "CLIENT_STALLED"),
     errors.NotFound: Verdict(StatusCode.NOT_FOUND, "NOT_FOUND"),
     errors.Quarantined: Verdict(StatusCode.UNAVAILABLE, "QUARANTINED"),
     errors.Unauthenticated: Verdict(StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),

@@ -112,6 +112,7 @@ _BY_REASON: Final[dict[str, type[errors.NotApplied]]] = {
     "SEQUENCE_REUSED": errors.SequenceReused,
     "QUARANTINED": errors.Quarantined,
     "NO_LEADER": errors.NoLeader,
+    "CLIENT_STALLED": errors.ClientStalled,
 }
 
 _BY_CODE: Final[dict[int, type[errors.NotApplied]]] = {

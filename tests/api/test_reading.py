@@ -10,6 +10,7 @@ import pytest
 from grpc import StatusCode, aio
 
 from appliance import errors, limits
+from appliance.api import calls
 from appliance.state import Aggregation, EntryEffects, QueryChunk, SeriesInfo, SeriesLatest
 from appliance.state.columns import encode_columns
 from raftberry.v1 import reading_pb2
@@ -159,6 +160,27 @@ async def test_a_query_streams_its_chunks_by_aggregation_and_closes_its_reader(a
     (spec,) = api.node.specs
     assert (spec.sensor, spec.metric, spec.start, spec.end) == ("s", "*", -1, None)
     assert (spec.limit, spec.aggregations, spec.step_ns) == (9, (Aggregation.MIN, Aggregation.COUNT), 60)
+
+
+async def test_a_query_whose_client_takes_nothing_is_ended_and_says_how_to_go_on(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it is, what the node deletes and rewrites finds no room in its store."""
+    monkeypatch.setattr(calls, "STREAM_STALL_S_MAX", 0.2)
+    times, values = np.arange(60_000), np.arange(60_000) / 8
+    api.node.result = Result([[QueryChunk("s", "m", False, times, values)]] * 50)
+    call = api.stream(f"{SERVICE}/Query", reading_pb2.QueryRequest(), reading_pb2.QueryResponse)
+    responses = aiter(call)
+    assert (await anext(responses)).readings
+    async with asyncio.timeout(10):
+        while not api.node.result.is_closed:
+            await asyncio.sleep(0.01)
+    with pytest.raises(aio.AioRpcError) as caught:
+        [response async for response in responses]
+    assert caught.value.code() is StatusCode.ABORTED
+    assert "taken nothing for 0.2 s: the read was ended" in str(caught.value.details())
+    assert "a query from the last time that was received" in str(caught.value.details())
+    assert reason_of(caught.value) == ("CLIENT_STALLED", {"outcome": "NOT_APPLIED"})
 
 
 async def test_an_unknown_consistency_is_named(api: Api) -> None:
