@@ -60,6 +60,14 @@ class HistoryGone(NotApplied):
         self.earliest_index = earliest_index
 
 
+class IndexNotReached(NotApplied):
+    """A watch wants to resume behind an index that the cluster's log does not have."""
+
+    def __init__(self, message: str, last_index: int) -> None:
+        super().__init__(message)
+        self.last_index = last_index
+
+
 class ClientStalled(NotApplied):
     """The caller of a read has taken nothing of it for too long."""
 

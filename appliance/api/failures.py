@@ -41,6 +41,7 @@ TABLE: Final[dict[type[errors.RaftberryError], Verdict]] = {
     errors.SequenceTooOld: Verdict(StatusCode.OUT_OF_RANGE, "SEQUENCE_TOO_OLD"),
     errors.SequenceReused: Verdict(StatusCode.FAILED_PRECONDITION, "SEQUENCE_REUSED"),
     errors.HistoryGone: Verdict(StatusCode.OUT_OF_RANGE, "HISTORY_GONE"),
+    errors.IndexNotReached: Verdict(StatusCode.OUT_OF_RANGE, "INDEX_NOT_REACHED"),
     errors.ClientStalled: Verdict(StatusCode.ABORTED, "CLIENT_STALLED"),
     errors.NotFound: Verdict(StatusCode.NOT_FOUND, "NOT_FOUND"),
     errors.Quarantined: Verdict(StatusCode.UNAVAILABLE, "QUARANTINED"),
@@ -95,6 +96,8 @@ def _details(
     ] = [info]
     if isinstance(error, errors.HistoryGone):
         info.metadata["earliest_index"] = str(error.earliest_index)
+    if isinstance(error, errors.IndexNotReached):
+        info.metadata["last_index"] = str(error.last_index)
     if isinstance(error, errors.InvalidArgument):
         violation = error_details_pb2.BadRequest.FieldViolation(
             field=error.field, description=error.description, reason=verdict.reason

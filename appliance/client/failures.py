@@ -133,6 +133,9 @@ def _classify(failure: Failure, endpoint: str) -> errors.RaftberryError:
     if failure.reason == "HISTORY_GONE":
         earliest = failure.metadata.get("earliest_index", "")
         return errors.HistoryGone(text, int(earliest) if earliest.isdecimal() else 0)
+    if failure.reason == "INDEX_NOT_REACHED":
+        last = failure.metadata.get("last_index", "")
+        return errors.IndexNotReached(text, int(last) if last.isdecimal() else 0)
     if failure.reason in _BY_REASON and (failure.is_not_applied or failure.reason != "NO_LEADER"):
         return _BY_REASON[failure.reason](text)
     if failure.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0] and not failure.reason:

@@ -11,7 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from appliance.errors import HistoryGone, Overloaded, Quarantined
+from appliance.errors import HistoryGone, IndexNotReached, NotApplied, Overloaded, Quarantined
 from appliance.limits import KIB, WATCH_QUEUE_BYTES_MAX, WATCHERS_MAX
 from appliance.model import Entry
 from appliance.node.core import NodeCore
@@ -57,7 +57,10 @@ class Watches:
         return self._core.log.anchor.index
 
     async def watch(self, after_index: int | None) -> AsyncIterator[AppliedEffects]:
-        """Effects of every applied entry behind after_index (None: behind the last one), without end."""
+        """Effects of every applied entry behind after_index (None: behind the last one), without end.
+
+        Raises HistoryGone, IndexNotReached, Overloaded, Quarantined; NoLeader: nobody knows whether after_index is.
+        """
         if self.count >= WATCHERS_MAX:
             raise Overloaded(
                 f"{WATCHERS_MAX} watches are open on this node; watch on another node, or fewer series"
@@ -65,6 +68,7 @@ class Watches:
         self._change_count(1)
         try:
             position = self._core.state.position.index if after_index is None else after_index
+            await self._check_reached(position)
             ahead: deque[Entry] = deque()
             while True:
                 await self._wait_for(position + 1)
@@ -79,6 +83,29 @@ class Watches:
     def _change_count(self, change: int) -> None:
         self.count += change
         self._core.engine.want_news(is_wanted=self.count > 0)
+
+    async def _check_reached(self, index: int) -> None:
+        """This node may lag behind what a client saw on another: the cluster is asked how far its log is."""
+        core = self._core
+        if index <= core.state.position.index:
+            return
+        asked: asyncio.Future[NotApplied | None] = asyncio.get_running_loop().create_future()
+
+        def done(error: NotApplied | None) -> None:
+            if not asked.done():
+                asked.set_result(error)
+
+        core.read_barrier(core.clock.monotonic_ns() + core.options.default_deadline_ns, done)
+        if error := await asked:
+            raise error
+        last = core.state.position.index
+        if index > last:
+            raise IndexNotReached(
+                f"the log ends at index {last}: a watch can't resume behind {index}, and what will come there is not "
+                "what was seen; the cluster was restored or recovered, or is another one: query what is wanted, then "
+                "watch from now",
+                last,
+            )
 
     async def _wait_for(self, index: int) -> None:
         while not self._core.quarantine_reason and self._core.state.position.index < index:

@@ -21,6 +21,7 @@ CASES: list[tuple[Exception, StatusCode, str, str]] = [
     (errors.SequenceTooOld("m"), StatusCode.OUT_OF_RANGE, "SEQUENCE_TOO_OLD", "NOT_APPLIED"),
     (errors.SequenceReused("m"), StatusCode.FAILED_PRECONDITION, "SEQUENCE_REUSED", "NOT_APPLIED"),
     (errors.ClientStalled("m"), StatusCode.ABORTED, "CLIENT_STALLED", "NOT_APPLIED"),
+    (errors.IndexNotReached("m", 12), StatusCode.OUT_OF_RANGE, "INDEX_NOT_REACHED", "NOT_APPLIED"),
     (errors.HistoryGone("m", 12), StatusCode.OUT_OF_RANGE, "HISTORY_GONE", "NOT_APPLIED"),
     (errors.NotFound("m"), StatusCode.NOT_FOUND, "NOT_FOUND", "NOT_APPLIED"),
     (errors.Quarantined("m"), StatusCode.UNAVAILABLE, "QUARANTINED", "NOT_APPLIED"),

@@ -251,6 +251,16 @@ async def test_a_watch_behind_what_is_kept_says_where_history_begins(api: Api) -
     assert reason_of(caught.value) == ("HISTORY_GONE", {"outcome": "NOT_APPLIED", "earliest_index": "4"})
 
 
+async def test_a_watch_behind_what_is_not_there_yet_says_where_the_log_ends(api: Api) -> None:
+    api.node.watch_error = errors.IndexNotReached("the log ends at index 3", 3)
+    with pytest.raises(aio.AioRpcError) as caught:
+        await api.collect(
+            f"{SERVICE}/Watch", reading_pb2.WatchRequest(after_index=9), reading_pb2.WatchResponse
+        )
+    assert caught.value.code() is StatusCode.OUT_OF_RANGE
+    assert reason_of(caught.value) == ("INDEX_NOT_REACHED", {"outcome": "NOT_APPLIED", "last_index": "3"})
+
+
 async def test_series_are_listed_set_deleted_and_producers_asked(api: Api) -> None:
     api.node.state.series_list = [
         SeriesInfo("s", "m", True, "°C", {"room": "1"}, 5, 1, 9, 80),

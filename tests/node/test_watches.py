@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from appliance.clock import system_clock
-from appliance.errors import ConditionFailed, HistoryGone
+from appliance.errors import ConditionFailed, HistoryGone, IndexNotReached, NoLeader
 from appliance.limits import KIB
 from appliance.model import Entry
 from appliance.node import log_sizes, watches
+from appliance.node.barriers import BarrierDone
 from appliance.node.options import NodeOptions
 from appliance.node.watches import AppliedEffects
 from appliance.storage.memory import MemoryDisk
@@ -154,4 +155,35 @@ async def test_a_watch_that_the_trim_overtakes_hears_that_and_nothing_false(
     assert alone.node.watches.earliest_index() > first + 1
     with pytest.raises(HistoryGone, match=f"behind index {first} was trimmed"):
         await anext(slow)
+    await end(alone)
+
+
+async def test_behind_an_index_that_the_log_has_not_reached_a_watch_is_told_the_last_one() -> None:
+    """The cluster was restored from a backup, say: what comes at these indexes is not what the client saw."""
+    alone = Alone()
+    last = (await write(alone, 2))[-1]
+    with pytest.raises(IndexNotReached, match=f"ends at index {last}: .* query what is wanted") as caught:
+        await anext(alone.node.watch(after_index=last + 1))
+    assert caught.value.last_index == last
+    at_end = alone.node.watch(after_index=last)
+    assert await asyncio.gather(take(at_end, 1), write(alone, 1)) == [[last + 1]] * 2
+    assert alone.node.watches.count == 1
+    await end(alone)
+
+
+async def test_a_node_that_lags_asks_the_cluster_before_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = Alone()
+    last = (await write(alone, 1))[-1]
+    asked: list[BarrierDone] = []
+    monkeypatch.setattr(alone.core, "read_barrier", lambda _, done: asked.append(done))
+    watching = asyncio.create_task(take(alone.node.watch(after_index=last + 2), 1))
+    without_leader = asyncio.create_task(take(alone.node.watch(after_index=last + 2), 1))
+    await asyncio.sleep(0)
+    asked[1](NoLeader("no majority"))
+    with pytest.raises(NoLeader):
+        await without_leader
+    await write(alone, 2)
+    asked[0](None)
+    await asyncio.sleep(0)
+    assert await write(alone, 1) == [last + 3] == await watching
     await end(alone)

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Generator
 from functools import partial
 from typing import Any, TypeVar, cast
 
-from appliance.errors import HistoryGone, NotApplied
+from appliance.errors import HistoryGone, IndexNotReached, NotApplied
 from appliance.node.watches import AppliedEffects, Watches
 from appliance.node.workers import ThreadWorkers
 from appliance.state import KeyEventKind
@@ -110,6 +110,10 @@ class _Reader:
                 self._checker.counts["history_gone"] += 1
                 self.position, self._next, self.process = None, None, None
                 return
+            except IndexNotReached as error:
+                raise CheckFailed(
+                    "watch", f"a reader saw entry {self.position}, and is told: {error}"
+                ) from error
             except NotApplied:
                 self._next = self.process = None
                 return
