@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 from appliance.clock import Clock
 from appliance.consensus import EventLog, LogImage
-from appliance.limits import KIB
+from appliance.limits import CLOCK_EARLIEST_UNIX_NANO, KIB
 from appliance.model import MemberId
 from appliance.node.options import NodeOptions
 from appliance.node.workers import Workers
@@ -87,12 +87,20 @@ class Scrub:
         if self._is_reading or not options.scrub_interval_ns or clock.monotonic_ns() < self._due_ns:
             return
         if self._place is None:
-            if clock.wall_ns() - self.ended_wall_ns < options.scrub_interval_ns:
+            if not self._is_due(clock.wall_ns()):
                 return
             self._place, self._read_bytes = Place(), 0
         self._is_reading, place = True, self._place
         reader, journal, anchor = self._node.store.snapshot(), self._journal, self._node.log.anchor.index
         self._node.workers.read(lambda: read_slice(reader, journal, place, anchor), self._was_read)
+
+    def _is_due(self, now_wall_ns: int) -> bool:
+        ended_ns = self.ended_wall_ns
+        if now_wall_ns < CLOCK_EARLIEST_UNIX_NANO <= ended_ns:
+            # This machine has not learned the time yet: every start would begin another.
+            return False
+        # One that ended in the future ended under a wrong clock: when it was is not known.
+        return not ended_ns or not 0 <= now_wall_ns - ended_ns < self._node.options.scrub_interval_ns
 
     def _was_read(self, result: tuple[Place | None, int]) -> None:
         self._place, size = result

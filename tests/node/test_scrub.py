@@ -49,6 +49,33 @@ def test_a_scrub_keeps_to_its_rate_and_is_due_again_after_its_interval(
         assert leader.core.events.counts["scrubbed"] == scrubs + 1
 
 
+def test_a_scrub_that_ended_under_a_clock_ahead_of_this_one_does_not_count() -> None:
+    hour_ns = 3_600 * 10**9
+    with cluster(size=1, options=NodeOptions(scrub_interval_ns=hour_ns)) as made:
+        core = made.elect().core
+        made.run_for(60_000)
+        found, scrubs = core.housekeeping.scrub, core.events.counts["scrubbed"]
+        assert scrubs
+        found.ended_wall_ns = core.clock.wall_ns() + 10 * 365 * 24 * hour_ns
+        made.run_for(60_000)
+        assert core.events.counts["scrubbed"] == scrubs + 1
+        assert found.ended_wall_ns <= core.clock.wall_ns()
+
+
+def test_a_scrub_waits_for_a_clock_that_is_not_set_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Pi knows no time until it has asked for it: every start would begin another scrub."""
+    with cluster(size=1) as made:
+        core = made.elect().core
+        made.run_for(60_000)
+        scrubs = core.events.counts["scrubbed"]
+        monkeypatch.setattr(core.clock, "wall_ns", lambda: made.clock.now_ns)
+        made.run_for(60_000)
+        assert core.events.counts["scrubbed"] == scrubs
+        core.housekeeping.scrub.ended_wall_ns = 0
+        made.run_for(60_000)
+        assert core.events.counts["scrubbed"] == scrubs + 1
+
+
 def test_where_a_scrub_stands_rides_with_checkpoints_and_is_nobody_elses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
