@@ -2,26 +2,23 @@
 
 Invariant: windows are computed from one state, at or behind the mark, and written only while the mark is the series'
 last: what was written since counts as new. `prepare` on the loop, `compute` in the pool.
-A window whose values were all corrected to NaN gets count 0 and NaN, if it has been written before. One without any
-reading is left as it was: its readings may have been dropped, or deleted with their series.
+A window whose values were all corrected to NaN gets count 0 and NaN, if it has been written before (state/emptied.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
-
-import numpy as np
 
 from appliance.limits import KIB
 from appliance.node.refusals import RollUpName, RollUpRefusals
 from appliance.state import Aggregation, QuerySpec, StateMachine
-from appliance.state.columns import Columns, Times, concatenate
+from appliance.state.columns import Columns, concatenate
+from appliance.state.emptied import emptied_windows, with_emptied
 from appliance.state.operations import encode_columns
 from appliance.state.query import PreparedQuery
 from appliance.state.retention import ROLL_UP_FIGURES, roll_up_metric
-from appliance.state.sweep import SeriesView, read_ascending, view_series
+from appliance.state.sweep import SeriesView, view_series
 from appliance.storage.store import Store, StoreReader
 from raftberry.internal.v1 import command_pb2
 
@@ -146,46 +143,27 @@ def _compute_windows(one: Prepared) -> None:
 
 
 def _empty_windows(one: Prepared, reader: StoreReader) -> None:
-    """Adds those that were written before and have nothing but NaN now."""
     if one.raw is None or one.counts is None:
         return
-    rolled = one.rolled
-    last = rolled.rolled_to_unix_nano - 1
-    counts = read_ascending(one.counts, reader, first=one.start, last=last)
-    written = _joined(piece.times[piece.values > 0] for piece in counts)
-    found = one.columns.get(Aggregation.COUNT)
-    missing = written if found is None else np.setdiff1d(written, found.times)
-    if not len(missing):
-        return
-    last = min(int(missing[-1]) + rolled.width_nano - 1, last)
-    raw = read_ascending(one.raw, reader, first=int(missing[0]), last=last)
-    windows = (np.unique(piece.times // rolled.width_nano) * rolled.width_nano for piece in raw)
-    emptied = np.intersect1d(missing, _joined(windows))
+    rolled, width = one.rolled, one.rolled.width_nano
+    end = rolled.rolled_to_unix_nano
+    emptied = emptied_windows(
+        one.raw, one.counts, reader, one.columns, start=one.start, end=end, width_ns=width
+    )
     if len(emptied) > WINDOWS_MAX:
         emptied = emptied[:WINDOWS_MAX]
-        rolled.rolled_to_unix_nano = int(emptied[-1]) + rolled.width_nano
-    if not len(emptied):
-        return
-    for aggregation in _AGGREGATIONS:
-        is_count = aggregation is Aggregation.COUNT
-        nothing = np.zeros(len(emptied), np.int64) if is_count else np.full(len(emptied), np.nan)
-        found = one.columns.get(aggregation)
-        parts = [Columns(emptied, nothing)]
-        one.columns[aggregation] = concatenate(parts if found is None else [found, *parts])
-
-
-def _joined(parts: Iterable[Times]) -> Times:
-    return np.concatenate([np.empty(0, np.int64), *parts])
+        rolled.rolled_to_unix_nano = int(emptied[-1]) + width
+    if len(emptied):
+        one.columns = with_emptied(one.columns, emptied, _AGGREGATIONS)
 
 
 def _encoded(rolled: command_pb2.RollUpReadings, figure: str, columns: Columns) -> command_pb2.SeriesColumns:
     metric = roll_up_metric(rolled.metric, rolled.width_nano, figure)
-    order = np.argsort(columns.times)
     return encode_columns(
         rolled.sensor,
         metric,
-        columns.times[order],
-        columns.values[order],
+        columns.times,
+        columns.values,
         integer=columns.values.dtype.kind == "i",
     )
 
