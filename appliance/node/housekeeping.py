@@ -193,9 +193,13 @@ class Housekeeping:
 
     def _can_shrink_log(self) -> bool:
         """The quota is nearly used up, by log that only waits for a checkpoint."""
-        if not self.space.is_tight or self.sizes.total_bytes <= self.space.log_bytes_max():
-            return False
-        return self.sizes.index_to_trim_to(self.space.log_bytes_kept()) > self.checkpoint.index
+        keep_bytes, slack_bytes = self.space.log_bytes_kept(), self.space.log_slack_bytes()
+        return (
+            self.space.is_tight
+            and self.sizes.total_bytes > keep_bytes + slack_bytes
+            and (self._since_checkpoint_bytes > slack_bytes or self._is_checkpointing)
+            and self.sizes.index_to_trim_to(keep_bytes) > self.checkpoint.index
+        )
 
     def _begin_checkpoint(self, *, is_freeing: bool) -> None:
         """Capture it, a slice a turn; write it; release what it holds, a slice a turn."""

@@ -87,9 +87,9 @@ class Space:
         keep = options.watch_keep_bytes
         return min(keep, options.store_bytes_max // LOG_PART) if self.is_tight else keep
 
-    def log_bytes_max(self) -> int:
-        """A checkpoint is due at it, in a quota that is nearly used up."""
-        return self.log_bytes_kept() + self._options().store_bytes_max // LOG_SLACK_PART
+    def log_slack_bytes(self) -> int:
+        """A checkpoint is due when the log has grown by so much, in a quota that is nearly used up."""
+        return self._options().store_bytes_max // LOG_SLACK_PART
 
     def dropped(self) -> None:
         """What is used is known after the checkpoint that takes it out."""
