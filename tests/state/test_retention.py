@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from appliance import errors
 from appliance.model import Verdict
@@ -32,6 +35,10 @@ from tests.state.fakes import Cluster, columns, write
 MINUTE = 60 * 10**9
 DAY = 1_440 * MINUTE
 POLICY = Policy("greenhouse", "*", 90 * DAY, (RollUp(MINUTE, 730 * DAY),))
+
+
+globs = st.text("ab*?[]!", min_size=1, max_size=5)
+names = st.text("ab]!", min_size=1, max_size=5)
 
 
 def only(applied: Applied) -> tuple[Verdict, str]:
@@ -108,7 +115,34 @@ def test_the_longest_pattern_decides_and_a_roll_up_goes_by_what_it_was_made_of()
     assert node.state.retention.policies.find("greenhouse", "t") == Policy("green*", "*", 2 * DAY)
 
 
-def test_each_policy_is_compiled_once_however_many_follow_and_ranked_when_one_is_sought(
+@given(
+    st.lists(st.tuples(globs, globs), max_size=12, unique=True),
+    st.lists(st.tuples(names, names), min_size=1, max_size=8),
+)
+def test_the_policy_found_is_the_first_of_all_that_match(
+    patterns: list[tuple[str, str]], sought: list[tuple[str, str]]
+) -> None:
+    table = PolicyTable()
+    for pattern in patterns:
+        table.set(Policy(*pattern, DAY))
+    ranked = sorted(patterns, key=lambda one: (-len(one[0] + one[1]), one))
+    for sensor, metric in sought:
+        expected = next(
+            (one for one in ranked if fnmatchcase(sensor, one[0]) and fnmatchcase(metric, one[1])), None
+        )
+        found = table.find(sensor, metric)
+        assert (found and (found.sensor, found.metric)) == expected
+
+
+def test_a_policy_is_sought_among_those_that_begin_as_the_name_does() -> None:
+    table = PolicyTable()
+    for number in range(100, 200):
+        table.set(Policy(f"s{number}/*", "t*", DAY))
+    table.set(Policy("*", "*", DAY))
+    assert len(list(table._candidates("s150/x", "t"))) == 2
+
+
+def test_each_policy_is_compiled_once_however_many_follow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     compiled: list[str] = []
