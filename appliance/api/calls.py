@@ -122,6 +122,7 @@ async def _write_in_time(message: Any, context: Context) -> None:
         async with asyncio.timeout(STREAM_STALL_S_MAX):
             await context.write(message)
     except TimeoutError as error:
+        context.reset_after(STREAM_STALL_S_MAX)
         raise ClientStalled(
             f"the client has taken nothing for {STREAM_STALL_S_MAX:g} s: the read was ended, it would hold memory and "
             "space of the store; ask again, a query from the last time that was received"

@@ -45,6 +45,7 @@ class Call:
         "_loop",
         "_metadata",
         "_on_end",
+        "_reset",
         "method",
         "on_abandon",
         "serialize",
@@ -60,6 +61,7 @@ class Call:
         self._is_opened = self._is_over = self._is_cancelled = self._is_close_asked = False
         self._code = grpc.StatusCode.OK
         self._end: tuple[grpc.StatusCode, str, Metadata] | None = None
+        self._reset: asyncio.TimerHandle | None = None
         self.serialize: Callable[[Any], bytes] | None = None
         self.task: asyncio.Task[None] | None = None
         """Runs the handler; cancelled when the client leaves."""
@@ -134,6 +136,10 @@ class Call:
         self._end = (code, details, trailing_metadata)
         raise CallOver
 
+    def reset_after(self, seconds: float) -> None:
+        """Unless the client has its status by then: it may stand behind a message that the client does not take."""
+        self._reset = self._loop.call_later(seconds, self._call.cancel)
+
     def code(self) -> grpc.StatusCode:
         """How it ended; CANCELLED if the client left before."""
         return grpc.StatusCode.CANCELLED if self._is_cancelled else self._code
@@ -169,6 +175,7 @@ class Call:
     def abandon(self) -> None:
         """The port closes: nothing reaches the core any more."""
         self._is_cancelled = True
+        self._forget_reset()
         if self.task is not None:
             self.task.cancel()
         if self.on_abandon is not None:
@@ -184,7 +191,13 @@ class Call:
         if event.batch_operations[0].cancelled():
             self.abandon()
 
+    def _forget_reset(self) -> None:
+        """The core waits for its calls to be gone, and the timer holds this one."""
+        if self._reset is not None:
+            self._reset.cancel()
+
     def _ended(self, event: Any) -> None:
+        self._forget_reset()
         if not self._is_close_asked:
             self._is_cancelled |= bool(event.batch_operations[0].cancelled())
         self._on_end(self)

@@ -183,6 +183,21 @@ async def test_a_query_whose_client_takes_nothing_is_ended_and_says_how_to_go_on
     assert reason_of(caught.value) == ("CLIENT_STALLED", {"outcome": "NOT_APPLIED"})
 
 
+async def test_what_such_a_client_never_takes_is_forgotten(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The status stands behind a message that the core holds: a leak of clients would be one of the node."""
+    monkeypatch.setattr(calls, "STREAM_STALL_S_MAX", 0.2)
+    times, values = np.arange(60_000), np.arange(60_000) / 8
+    api.node.result = Result([[QueryChunk("s", "m", False, times, values)]] * 50)
+    call = api.stream(f"{SERVICE}/Query", reading_pb2.QueryRequest(), reading_pb2.QueryResponse)
+    await call.read()
+    assert api.server._server is not None
+    assert api.server._server._calls
+    async with asyncio.timeout(10):
+        while api.server._server._calls:
+            await asyncio.sleep(0.01)
+    call.cancel()
+
+
 async def test_an_unknown_consistency_is_named(api: Api) -> None:
     with pytest.raises(aio.AioRpcError) as caught:
         await api.collect(
