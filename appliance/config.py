@@ -331,13 +331,6 @@ def _check_sizes(config: Config) -> None:
         if size_bytes < size_bytes_min:
             least = f"{size_bytes_min // limits.MIB}MiB"
             raise ConfigurationError(f"{what}: {size_bytes} bytes is below the least, {least}")
-    whole_min = config.watch.keep_bytes + _STORE_SIZE_MIN
-    if storage.size_max_bytes < whole_min:
-        raise ConfigurationError(
-            f"storage.size_max: {storage.size_max_bytes} bytes is the quota of journal and store, and watch.keep_bytes "
-            f"({config.watch.keep_bytes} bytes of journal) leaves less than {_STORE_SIZE_MIN // limits.MIB}MiB of it "
-            f"for readings: set it to {-(-whole_min // limits.MIB)}MiB or more, or lower watch.keep_bytes"
-        )
     half = journal.size_max_bytes // 2
     for what, size_bytes in (
         ("storage.checkpoint_bytes", storage.checkpoint_bytes),

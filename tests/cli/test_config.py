@@ -84,10 +84,6 @@ def test_members_come_from_a_table_or_a_flag(tmp_path: Path) -> None:
         ("[cluster.initial_members]\nz='h:1'", "names z, but this node is"),
         ("[cluster]\nheartbeat='300ms'", "more than half of cluster.election_timeout_min (500 ms)"),
         ("[cluster]\nelection_timeout_max='500ms'", "500 ms is not above cluster.election_timeout_min"),
-        (
-            "[storage]\nsize_max='127MiB'",
-            "watch.keep_bytes (67108864 bytes of journal) leaves less than 64MiB of it for readings: set it to 128MiB",
-        ),
         ("[storage]\nsize_max='1MiB'", "storage.size_max: 1048576 bytes is below the least, 64MiB"),
         (
             "[watch]\nkeep_bytes='200MiB'",
