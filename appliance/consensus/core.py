@@ -18,7 +18,7 @@ from pysyncobj.node import Node as PeerNode
 from pysyncobj.serializer import SERIALIZER_STATE
 from pysyncobj.transport import Transport
 
-from appliance.consensus.log import LogImage
+from appliance.consensus.log import LogImage, capped
 from appliance.consensus.options import ConsensusOptions
 from appliance.limits import APPLY_BYTES_MAX, ENTRY_BYTES_MAX
 from appliance.model import Entry, MemberId, Position, hex_id
@@ -182,7 +182,9 @@ class Core(SyncObj):  # type: ignore[misc]
         if is_counting and fromIDx is not None and needed > self._log.durable_index:
             return []
         if self._is_applying and fromIDx is not None and count is not None:
-            self._applying = _for_one_turn(self._log.read(fromIDx, count, APPLY_BYTES_MAX))
+            # By what they hold: a deflated one is more work than its bytes say.
+            found = self._log.read(fromIDx, count, APPLY_BYTES_MAX)
+            self._applying = capped(found, APPLY_BYTES_MAX, command_bytes)
             return self._applying
         entries: list[Entry] = super()._SyncObj__getEntries(fromIDx, count, maxSizeBytes)
         return entries
@@ -339,16 +341,6 @@ class Core(SyncObj):  # type: ignore[misc]
         while self._log.last_index < index:
             self._checkCommandsToApply()  # its loop ends by the clock: a paused process needs a second turn
         return Position(index, self.term)
-
-
-def _for_one_turn(entries: list[Entry]) -> list[Entry]:
-    """The first of them, one at least, up to APPLY_BYTES_MAX of what they hold."""
-    work = 0
-    for count, (entry, _, _) in enumerate(entries):
-        work += command_bytes(entry)
-        if work > APPLY_BYTES_MAX and count:
-            return entries[:count]
-    return entries
 
 
 class _rebound:

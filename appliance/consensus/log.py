@@ -145,7 +145,7 @@ class LogImage:
         start = first - self._hot_first
         if count_max == 1:
             return [self._entries[start]]
-        return _capped(self._entries[start : start + count_max], bytes_max)
+        return capped(self._entries[start : start + count_max], bytes_max)
 
     def is_hot(self, index: int) -> bool:
         """The entry is in memory: reading it does not touch the journal."""
@@ -336,11 +336,11 @@ class LogImage:
         """The journal is closed by its owner."""
 
 
-def _capped(entries: list[Entry], bytes_max: int) -> list[Entry]:
+def capped(entries: list[Entry], bytes_max: int, size_of: Callable[[bytes], int] = len) -> list[Entry]:
     """The first of them, at least one, up to so many bytes."""
     size = 0
     for position, entry in enumerate(entries):
-        size += len(entry[0])
+        size += size_of(entry[0])
         if size > bytes_max and position:
             return entries[:position]
     return entries

@@ -15,7 +15,7 @@ from functools import partial
 from appliance.clock import Clock
 from appliance.consensus import ConsensusOptions, Engine, EventLog
 from appliance.errors import NotApplied, Quarantined
-from appliance.model import CONFIGURATION, Member, MemberId, Position, Role
+from appliance.model import Member, MemberId, Position, Role
 from appliance.node.acquaintance import Acquaintances
 from appliance.node.barriers import BarrierDone, Barriers
 from appliance.node.changes import ChangeDone, Changes
@@ -37,8 +37,6 @@ from appliance.node.verification import Verification
 from appliance.node.workers import Workers
 from appliance.node.writing import Send, WritePath
 from appliance.state import Applied, StateMachine, StateOptions
-from appliance.state.configuration import decode_configuration
-from appliance.state.entry import command_of
 from appliance.state.membership import Change
 from appliance.storage.journal import Journal
 from appliance.storage.recovery import recover
@@ -316,10 +314,7 @@ class NodeCore:
         """entry: as it stands in the log, with its type byte."""
         if index <= self.state.position.index:
             return
-        if entry.startswith(CONFIGURATION):
-            applied = self.state.apply_configuration(index, term, decode_configuration(index, entry))
-        else:
-            applied = self.state.apply(index, term, command_of(index, entry))
+        applied = self.state.apply_entry(index, term, entry)
         self.housekeeping.applied(applied, entry)
         self.writes.applied(applied)
         for listener in self.applied_listeners:

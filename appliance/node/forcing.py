@@ -14,12 +14,11 @@ from dataclasses import dataclass, replace
 from appliance.consensus import LogImage
 from appliance.errors import DataDirectoryRefused
 from appliance.limits import REMOVED_MEMBERS_MAX
-from appliance.model import CONFIGURATION, ClusterId, Configuration, Member, Position
+from appliance.model import ClusterId, Configuration, Member, Position
 from appliance.node.identity import Self
 from appliance.node.opening import first_configuration, open_log
 from appliance.state import StateMachine
-from appliance.state.configuration import decode_configuration, encode_configuration
-from appliance.state.entry import command_of
+from appliance.state.configuration import encode_configuration
 from appliance.storage.directory import DataDirectory
 from appliance.storage.recovery import RecoveryPlan, recover
 
@@ -97,10 +96,7 @@ def _told_by_state(directory: DataDirectory, plan: RecoveryPlan) -> Configuratio
             if not part:
                 break
             entry, index, term = part[0]
-            if entry.startswith(CONFIGURATION):
-                state.apply_configuration(index, term, decode_configuration(index, entry))
-            else:
-                state.apply(index, term, command_of(index, entry))
+            state.apply_entry(index, term, entry)
             index += 1
         return state.configuration
 

@@ -16,7 +16,7 @@ from typing import Final
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from appliance.errors import ConditionFailed, Fatal, InvalidArgument, NotApplied, WrittenByNewer
-from appliance.model import Configuration, Position, Verdict
+from appliance.model import CONFIGURATION, Configuration, Position, Verdict
 from appliance.state.access import ACCESS_KINDS
 from appliance.state.checkpoint import (
     CheckpointWork,
@@ -25,8 +25,9 @@ from appliance.state.checkpoint import (
     read_outcome,
     restore_tables,
 )
-from appliance.state.configuration import founding_configuration, to_member
+from appliance.state.configuration import decode_configuration, founding_configuration, to_member
 from appliance.state.digest import PreparedHash, begin_hash
+from appliance.state.entry import command_of
 from appliance.state.keys import ELAPSED_MAX
 from appliance.state.operations import decode_command
 from appliance.state.producers import FirstTime, check_sequence
@@ -129,6 +130,12 @@ class StateMachine(StateReads):
         self._key_changes.clear()
         tables.outcomes.add(outcome)
         return Applied(index, term, tuple(results), outcome, message)
+
+    def apply_entry(self, index: int, term: int, entry: bytes) -> Applied:
+        """entry: as it stands in the log, with its type byte."""
+        if entry.startswith(CONFIGURATION):
+            return self.apply_configuration(index, term, decode_configuration(index, entry))
+        return self.apply(index, term, command_of(index, entry))
 
     def apply_configuration(self, index: int, term: int, configuration: Configuration) -> Applied:
         """An entry that is a configuration: from here on it is the state's."""
