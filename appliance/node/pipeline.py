@@ -16,7 +16,6 @@ from appliance.node.workers import Workers
 from appliance.storage.journal import Journal
 
 _LATENCIES_KEPT = 256
-USUAL_COMMITS = 8
 
 
 class CommitPipeline:
@@ -42,11 +41,6 @@ class CommitPipeline:
     def busy_ns(self) -> int:
         """How long the commit under way has taken so far; 0: none."""
         return 0 if self._began_ns is None else self._clock.monotonic_ns() - self._began_ns
-
-    def usual_ns(self) -> int:
-        """What a commit takes here, the mean of the last few; 0: there was none."""
-        latest = list(self.latencies_ns)[-USUAL_COMMITS:]
-        return sum(latest) // len(latest) if latest else 0
 
     def flush(self) -> None:
         """Give what is queued to the committer, unless it is still at work: then it goes with the next commit."""

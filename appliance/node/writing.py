@@ -80,7 +80,7 @@ class WritePath:
             self._found()
         if not self._may_send():
             return
-        self._count_company()
+        self._count_company(now_ns)
         is_in_order = self._engine.is_leader or self._forward_again()
         if not self._window.is_over(self._queued_count(), now_ns):
             return
@@ -156,13 +156,13 @@ class WritePath:
         """A follower may forward at any time; a leader has one entry on its way."""
         return not self._engine.is_leader or self._can_propose()
 
-    def _count_company(self) -> None:
+    def _count_company(self, now_ns: int) -> None:
         """Leader: those who just had their answer, and those who came meanwhile. Follower: all who wait here."""
         if not self._engine.is_leader:
-            self._window.expect(len(self._proposals))
+            self._window.expect_to_forward(len(self._proposals))
         elif self._last_count is not None:
-            self._window.adapt(commit_ns=self._pipeline.usual_ns(), pace_ns=self.pace_ns())
-            self._window.expect(self._last_count + self._queued_count())
+            self._window.committed(now_ns, company=self._last_count + self._queued_count())
+            self._window.pace_ns = self.pace_ns()
             self._last_count = None
 
     def _queued_count(self) -> int:

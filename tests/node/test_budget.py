@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from appliance.node.budget import BURST_NS, DAY_NS, PACE_MAX_NS, SECOND_NS, WriteBudget
-from appliance.node.window import WINDOW_NS, WINDOW_NS_MAX, WINDOW_NS_MIN, Window
+from appliance.node.window import Window
 from tests.node.harness import FakeClock
 
 MB = 1_000_000
@@ -49,24 +49,9 @@ def test_a_budget_that_is_too_small_costs_a_second_a_commit_and_says_so() -> Non
     assert "more than storage.write_budget_per_day (100 MB)" in budget.alarm()
 
 
-def test_the_window_follows_what_commits_take() -> None:
-    for commit_ns, bound_ns in (
-        (0, WINDOW_NS),
-        (1, WINDOW_NS_MIN),
-        (6_000_000, 12_000_000),
-        (10**9, WINDOW_NS_MAX),
-    ):
-        window = Window()
-        window.expect(8)
-        window.adapt(commit_ns=commit_ns, pace_ns=0)
-        assert not window.is_over(1, 100)
-        assert window.ends_ns == 100 + bound_ns
-
-
 def test_batches_are_a_pace_apart_also_for_a_caller_who_is_alone() -> None:
     window = Window()
-    window.expect(1)
-    window.adapt(commit_ns=0, pace_ns=1_000)
+    window.pace_ns = 1_000
     assert window.is_over(1, 0)
     assert not window.is_over(1, 999)
     assert window.ends_ns == 1_000

@@ -2,47 +2,84 @@
 
 from __future__ import annotations
 
-from appliance.node.window import WINDOW_NS, Window
+from appliance.node.window import (
+    FORWARD_WINDOW_NS,
+    ROUNDS_PER_WINDOW,
+    WINDOW_NS_MAX,
+    WINDOW_NS_MIN,
+    Window,
+)
+
+ROUND_NS = 3_000_000
+
+
+def leading(company: int, round_ns: int = ROUND_NS) -> tuple[Window, int]:
+    """(a leader's window after one round that took so long, now)."""
+    window = Window()
+    assert window.is_over(1, 0)
+    window.committed(round_ns, company=company)
+    return window, round_ns
 
 
 def test_a_caller_who_is_alone_never_waits() -> None:
-    window = Window()
-    for now in range(5):
-        window.expect(1)
-        assert window.is_over(1, now)
+    window, now_ns = leading(1)
+    for _ in range(5):
+        assert window.is_over(1, now_ns)
+        now_ns += ROUND_NS
+        window.committed(now_ns, company=1)
     assert window.ends_ns is None
 
 
-def test_a_batch_waits_for_three_quarters_of_the_company() -> None:
-    window = Window()
-    window.expect(8)
-    assert not window.is_over(5, 0)
-    assert not window.concerns(5)
-    assert window.concerns(6)
-    assert window.is_over(6, 1)
+def test_a_batch_waits_for_nine_tenths_of_the_company() -> None:
+    window, now_ns = leading(20)
+    assert not window.is_over(17, now_ns)
+    assert not window.concerns(17)
+    assert window.concerns(18)
+    assert window.is_over(18, now_ns + 1)
 
 
 def test_a_window_ends_with_the_last_of_those_who_waited() -> None:
-    window = Window()
-    window.expect(8)
-    assert not window.is_over(1, 0)
-    assert not window.is_over(0, 1)
+    window, now_ns = leading(8)
+    assert not window.is_over(1, now_ns)
+    assert not window.is_over(0, now_ns + 1)
     assert window.ends_ns is None
 
 
-def test_company_that_went_away_is_waited_for_once() -> None:
-    window = Window()
-    window.expect(64)
-    assert not window.is_over(1, 100)
-    assert window.ends_ns == 100 + WINDOW_NS
-    assert not window.is_over(2, 99 + WINDOW_NS)
-    assert window.is_over(2, 100 + WINDOW_NS)
-    window.expect(2)
-    assert window.is_over(2, 101 + WINDOW_NS)
+def test_company_that_went_away_is_waited_for_once_as_long_as_a_few_rounds() -> None:
+    window, now_ns = leading(64)
+    ends_ns = now_ns + ROUNDS_PER_WINDOW * ROUND_NS
+    assert not window.is_over(1, now_ns)
+    assert window.ends_ns == ends_ns
+    assert not window.is_over(2, ends_ns - 1)
+    assert window.is_over(2, ends_ns)
+    window.committed(ends_ns + ROUND_NS, company=2)
+    assert window.is_over(2, ends_ns + ROUND_NS)
+
+
+def test_neither_slow_rounds_nor_fast_ones_take_the_bound_beyond_its_limits() -> None:
+    for round_ns, bound_ns in ((10, WINDOW_NS_MIN), (60_000_000_000, WINDOW_NS_MAX)):
+        window, now_ns = leading(64, round_ns)
+        assert not window.is_over(1, now_ns)
+        assert window.ends_ns == now_ns + bound_ns
+
+
+def test_one_slow_round_of_many_moves_the_bound_a_little() -> None:
+    window, now_ns = leading(1)
+    assert window.is_over(1, now_ns)
+    now_ns += 5 * ROUND_NS
+    window.committed(now_ns, company=64)
+    assert not window.is_over(1, now_ns)
+    assert window.ends_ns == now_ns + ROUNDS_PER_WINDOW * ROUND_NS * 3 // 2
+
+
+def test_a_follower_forwards_soon_also_if_it_led_before() -> None:
+    window, now_ns = leading(64)
+    window.expect_to_forward(64)
+    assert not window.is_over(1, now_ns)
+    assert window.ends_ns == now_ns + FORWARD_WINDOW_NS
 
 
 def test_nothing_queued_begins_no_window() -> None:
-    window = Window()
-    window.expect(9)
-    assert not window.is_over(0, 5)
+    window, now_ns = leading(9)
+    assert not window.is_over(0, now_ns)
     assert window.ends_ns is None

@@ -10,6 +10,7 @@ from appliance.state.membership import RemoveMember
 from tests.simulation.node import Machine
 from tests.simulation.schedule import MILLISECOND_NS, SECOND_NS
 from tests.simulation.script import (
+    Call,
     process_of,
     stage,
 )
@@ -126,18 +127,18 @@ def remove(asked: Machine, gone: Machine) -> None:
 
 
 def leadership_moves_under_load() -> None:
-    """Somebody always has something to write."""
+    """Somebody always has something to write, and is alone: no window leaves a moment without."""
     with stage() as s:
         leader, heir, _ = s.nodes
         s.elect(leader)
 
-        def write() -> None:
+        def write(call: Call) -> None:
             if s.world.schedule.now_ns < until_ns:
-                s.put(leader)
-                s.world.schedule.after(MILLISECOND_NS // 2, write)
+                again = s.put(leader) if call.outcome else call
+                s.world.schedule.after(MILLISECOND_NS // 20, lambda: write(again))
 
         until_ns = s.world.schedule.now_ns + 2 * SECOND_NS
-        write()
+        write(s.put(leader))
         s.wait(50)
         for _ in range(20):
             s.hand_over(leader, heir)

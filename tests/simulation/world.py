@@ -48,7 +48,7 @@ from tests.simulation.workload import Client
 HEAL_NS_MAX = 30 * SECOND_NS
 REST_NS_MAX = 15 * SECOND_NS
 ACKNOWLEDGED_MIN, FAULTS_MIN, FAULT_KINDS_MIN = 1_000, 5, 3
-FAULT_NS_MAX = 120 * SECOND_NS
+FAULT_NS_MAX = 150 * SECOND_NS
 """A seed that lacks something goes on until then."""
 
 PROBE_NS_MAX = 5 * SECOND_NS
