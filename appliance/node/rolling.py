@@ -2,6 +2,7 @@
 
 Invariant: windows are computed from one state, at or behind the mark, and written only while the mark is the series'
 last: what was written since counts as new. `prepare` on the loop, `compute` in the pool.
+What stands as it was written before is not written again: a late reading has all windows behind it computed anew.
 A window whose values were all corrected to NaN gets count 0 and NaN, if it has been written before (state/emptied.py).
 """
 
@@ -13,6 +14,7 @@ from typing import Final
 from appliance.limits import KIB
 from appliance.node.refusals import RollUpName, RollUpRefusals
 from appliance.state import Aggregation, QuerySpec, StateMachine
+from appliance.state.changed import changed_windows, only_windows
 from appliance.state.columns import Columns, concatenate
 from appliance.state.emptied import emptied_windows, with_emptied
 from appliance.state.operations import encode_columns
@@ -22,8 +24,11 @@ from appliance.state.sweep import SeriesView, view_series
 from appliance.storage.store import Store, StoreReader
 from raftberry.internal.v1 import command_pb2
 
+WINDOWS_READ_MAX: Final = 64_000
+"""Computed of one series and width in a round; what is left follows in the next."""
+
 WINDOWS_MAX: Final = 4_000
-"""Of one series and width in a round; what is left follows in the next."""
+"""Written of them."""
 
 RESULT_BYTES_PER_ENTRY: Final = 128 * KIB
 """Some 40,000 windows, decoded when the entry is applied."""
@@ -61,7 +66,7 @@ class RollUpJob:
 
 @dataclass(slots=True)
 class Prepared:
-    """One width of one series. raw, counts: the series and its windows' counts, if any may have to be emptied."""
+    """One width of one series. raw: the series, if windows may have to be emptied. written: its windows so far."""
 
     rolled: command_pb2.RollUpReadings
     query: PreparedQuery
@@ -71,7 +76,7 @@ class Prepared:
     start: int
     end: int
     raw: SeriesView | None = None
-    counts: SeriesView | None = None
+    written: dict[Aggregation, SeriesView] = field(default_factory=dict)
     columns: dict[Aggregation, Columns] = field(default_factory=dict)
 
     @property
@@ -99,16 +104,19 @@ def prepare(job: RollUpJob, state: StateMachine, store: Store, refusals: RollUpR
                 rolled_to_unix_nano=end,
             )
             spec = QuerySpec(
-                sensor, metric, start, end, WINDOWS_MAX, aggregations=_AGGREGATIONS, step_ns=width
+                sensor, metric, start, end, WINDOWS_READ_MAX, aggregations=_AGGREGATIONS, step_ns=width
             )
             query, ahead = state.prepare_query(spec, store.snapshot()), None
             if series.last_time >= end:
                 first = QuerySpec(sensor, metric, end, limit=1)
                 ahead = state.prepare_query(first, store.snapshot())
             one = Prepared(rolled, query, ahead, start, end)
-            counts = state.find_series(sensor, roll_up_metric(metric, width, "count"))
-            if counts is not None and not series.integer:
-                one.raw, one.counts = view_series(series), view_series(counts)
+            for figure, aggregation in zip(ROLL_UP_FIGURES, _AGGREGATIONS, strict=True):
+                windows = state.find_series(sensor, roll_up_metric(metric, width, figure))
+                if windows is not None:
+                    one.written[aggregation] = view_series(windows)
+            if not series.integer:
+                one.raw = view_series(series)
             prepared.append(one)
     return prepared
 
@@ -121,6 +129,7 @@ def compute(job: RollUpJob, prepared: list[Prepared]) -> list[command_pb2.Operat
         for one in prepared:
             _compute_windows(one)
             _empty_windows(one, reader)
+            _leave_unchanged(one, reader)
             for figure, aggregation in zip(ROLL_UP_FIGURES, _AGGREGATIONS, strict=True):
                 if aggregation in one.columns:
                     one.rolled.columns.append(_encoded(one.rolled, figure, one.columns[aggregation]))
@@ -138,23 +147,26 @@ def _compute_windows(one: Prepared) -> None:
         pieces.setdefault(chunk.aggregation, []).append(Columns(chunk.times, chunk.values))
     one.columns = {aggregation: concatenate(parts) for aggregation, parts in pieces.items()}
     for columns in one.columns.values():
-        if len(columns.times) >= WINDOWS_MAX:
+        if len(columns.times) >= WINDOWS_READ_MAX:
             one.rolled.rolled_to_unix_nano = int(columns.times[-1]) + one.rolled.width_nano
 
 
 def _empty_windows(one: Prepared, reader: StoreReader) -> None:
-    if one.raw is None or one.counts is None:
+    counts = one.written.get(Aggregation.COUNT)
+    if one.raw is None or counts is None:
         return
-    rolled, width = one.rolled, one.rolled.width_nano
-    end = rolled.rolled_to_unix_nano
-    emptied = emptied_windows(
-        one.raw, one.counts, reader, one.columns, start=one.start, end=end, width_ns=width
-    )
-    if len(emptied) > WINDOWS_MAX:
-        emptied = emptied[:WINDOWS_MAX]
-        rolled.rolled_to_unix_nano = int(emptied[-1]) + width
+    end, width = one.rolled.rolled_to_unix_nano, one.rolled.width_nano
+    emptied = emptied_windows(one.raw, counts, reader, one.columns, start=one.start, end=end, width_ns=width)
     if len(emptied):
         one.columns = with_emptied(one.columns, emptied, _AGGREGATIONS)
+
+
+def _leave_unchanged(one: Prepared, reader: StoreReader) -> None:
+    changed = changed_windows(one.columns, one.written, reader)
+    if len(changed) > WINDOWS_MAX:
+        changed = changed[:WINDOWS_MAX]
+        one.rolled.rolled_to_unix_nano = int(changed[-1]) + one.rolled.width_nano
+    one.columns = only_windows(one.columns, changed)
 
 
 def _encoded(rolled: command_pb2.RollUpReadings, figure: str, columns: Columns) -> command_pb2.SeriesColumns:

@@ -25,11 +25,14 @@ COLD_BYTES_AT_ONCE = 4 * KIB
 """Of the journal: each watcher keeps what is left of it while its client takes nothing. Small entries are read
 together, for each read waits for a thread; one that is larger costs more to send than to read alone."""
 
+HOT_BYTES_PER_TURN = 64 * KIB
+"""Of entries in memory that one watcher looks at in a turn of the loop: who wants none of them would look at all."""
+
 WAKES_PER_TURN = 16
 """Watchers that go on in one turn of the loop: each makes and sends its message, some 0.1 ms."""
 
 _EFFECTS_OVERHEAD = 4 * KIB
-"""Python objects of an entry's effects."""
+"""Python objects of an entry's effects; making them takes as long as some KiB of command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +73,16 @@ class Watches:
             position = self._core.state.position.index if after_index is None else after_index
             await self._check_reached(position)
             ahead: deque[Entry] = deque()
+            looked_at_bytes = 0
             while True:
                 await self._wait_for(position + 1)
+                if looked_at_bytes >= HOT_BYTES_PER_TURN:
+                    looked_at_bytes = 0
+                    await asyncio.sleep(0)
                 if not ahead:
                     ahead.extend(await self._entries(position + 1))
                 if ahead:
+                    looked_at_bytes += len(ahead[0][0]) + _EFFECTS_OVERHEAD
                     yield AppliedEffects(position + 1, self._effects_of(ahead.popleft()))
                     position += 1
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from appliance.node.options import DROP_OLDEST, REFUSE, NodeOptions
 from appliance.node.report import _alarms
 from appliance.node.retention import ROLL_UP_DELAY_NS
 from appliance.state import QuerySpec, StateOptions
-from appliance.state.operations import delete_series, encode_columns, write_readings
+from appliance.state.operations import decode_columns, delete_series, encode_columns, write_readings
 from appliance.state.retention import Policy, Retention, RollUp, delete_policy, set_policy
 from raftberry.internal.v1 import command_pb2
 from tests.node.harness import Cluster, Machine, cluster
@@ -104,6 +105,52 @@ def test_more_windows_than_a_round_computes_follow_at_once(monkeypatch: pytest.M
         submit(made, leader, set_policy(Policy("*", "*", 0, (RollUp(HOUR_NS, 0),))), write(old, [1.0] * 48))
         made.run_for(5_000)
         assert len(times_of(leader, "t@1h.mean")) == 48
+
+
+class _Written:
+    """Windows of the means in what each round of roll-ups wrote."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rounds: list[int] = []
+        monkeypatch.setattr(retention, "compute", self._compute)
+
+    def _compute(self, *round_: Any) -> list[command_pb2.Operation]:
+        operations = rolling.compute(*round_)
+        for one in operations:
+            means = [columns for columns in one.roll_up.columns if columns.metric.endswith(".mean")]
+            self.rounds.append(sum(len(decode_columns(columns).times) for columns in means))
+        return operations
+
+
+def test_a_late_reading_has_only_its_own_window_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rolling, "WINDOWS_MAX", 7)
+    with cluster(size=1, options=OPTIONS) as made:
+        leader = made.elect()
+        old = [made.clock.wall_ns() - HOUR_NS * 50 + place * HOUR_NS for place in range(40)]
+        submit(made, leader, set_policy(Policy("*", "*", 0, (RollUp(HOUR_NS, 0),))), write(old, [1.0] * 40))
+        made.run_for(5_000)
+        written = _Written(monkeypatch)
+        submit(made, leader, write([old[2] + 1, old[30] + 1], [3.0, math.nan]))
+        made.run_for(5_000)
+        assert written.rounds == [1]
+        assert values_of(leader, "t@1h.mean")[old[2] // HOUR_NS * HOUR_NS] == 2.0
+        assert len(times_of(leader, "t@1h.mean")) == 40
+
+
+def test_a_round_that_looks_at_more_windows_than_it_may_goes_on_behind_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rolling, "WINDOWS_READ_MAX", 10)
+    with cluster(size=1, options=OPTIONS) as made:
+        leader = made.elect()
+        old = [made.clock.wall_ns() - HOUR_NS * 50 + place * HOUR_NS for place in range(40)]
+        submit(made, leader, set_policy(Policy("*", "*", 0, (RollUp(HOUR_NS, 0),))), write(old, [1.0] * 40))
+        made.run_for(5_000)
+        written = _Written(monkeypatch)
+        submit(made, leader, write([old[0], old[39]], [3.0, 3.0]))
+        made.run_for(5_000)
+        assert written.rounds == [1, 0, 0, 1]
+        assert [value for value in values_of(leader, "t@1h.mean").values() if value == 3.0] == [3.0] * 2
 
 
 def test_a_window_whose_values_were_all_corrected_to_nan_counts_nothing() -> None:

@@ -69,6 +69,31 @@ async def test_a_thousand_watchers_see_everything_and_the_slow_ones_hold_no_memo
     await end(alone)
 
 
+async def test_a_watcher_who_wants_nothing_of_it_goes_through_the_log_in_many_turns() -> None:
+    """Nothing else would run meanwhile: it sends nothing, and what is in memory needs no thread."""
+    alone = Alone()
+    await alone.node.write(put(), deadline_ns=None)
+    after = alone.core.state.position.index
+    indexes = await write(alone, ENTRIES)
+    assert alone.core.log.is_hot(after + 1)
+    turns, is_over = 0, asyncio.Event()
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while not is_over.is_set():
+            turns += 1
+            await asyncio.sleep(0)
+
+    watch = alone.node.watch(after_index=after)
+    other = asyncio.create_task(count_turns())
+    assert await take(watch, ENTRIES) == indexes
+    is_over.set()
+    await other
+    await watch.aclose()
+    assert turns >= ENTRIES * VALUE_BYTES // watches.HOT_BYTES_PER_TURN
+    await end(alone)
+
+
 def let_entries_leave_memory(alone: Alone) -> None:
     """The journal in memory gives the entries themselves; one on a card gives copies."""
     log = alone.core.log
