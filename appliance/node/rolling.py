@@ -16,11 +16,11 @@ from appliance.node.refusals import RollUpName, RollUpRefusals
 from appliance.state import Aggregation, QuerySpec, StateMachine
 from appliance.state.changed import changed_windows, only_windows
 from appliance.state.columns import Columns, concatenate
-from appliance.state.emptied import emptied_windows, with_emptied
+from appliance.state.emptied import emptied_windows, windows_before, with_emptied
 from appliance.state.operations import encode_columns
 from appliance.state.query import PreparedQuery
 from appliance.state.retention import ROLL_UP_FIGURES, roll_up_metric
-from appliance.state.sweep import SeriesView, view_series
+from appliance.state.sweep import TIME_MIN, SeriesView, view_series
 from appliance.storage.store import Store, StoreReader
 from raftberry.internal.v1 import command_pb2
 
@@ -94,6 +94,7 @@ def prepare(job: RollUpJob, state: StateMachine, store: Store, refusals: RollUpR
             continue
         for width, start in series.roll_up.rolled_from:
             end = job.limit_ns // width * width
+            start = max(start, _kept_from(state, sensor, metric, width, end) // width * width)
             if start >= end or refusals.holds(RollUpName(sensor, metric, width)):
                 continue
             rolled = command_pb2.RollUpReadings(
@@ -119,6 +120,17 @@ def prepare(job: RollUpJob, state: StateMachine, store: Store, refusals: RollUpR
                 one.raw = view_series(series)
             prepared.append(one)
     return prepared
+
+
+def _kept_from(state: StateMachine, sensor: str, metric: str, width: int, end: int) -> int:
+    """Earlier windows would be dropped as soon as they were written; at least the last one is none of them."""
+    policy = state.retention.policies.find(sensor, metric)
+    keep_ns = policy.keep_ns_of(width) if policy is not None else 0
+    if not keep_ns:
+        return TIME_MIN
+    written = state.find_series(sensor, roll_up_metric(metric, width, "count"))
+    dropped_before = written.dropped_before if written is not None else TIME_MIN
+    return min(max(end - keep_ns, -(-dropped_before // width) * width), end - width)
 
 
 def compute(job: RollUpJob, prepared: list[Prepared]) -> list[command_pb2.Operation]:
@@ -155,8 +167,21 @@ def _empty_windows(one: Prepared, reader: StoreReader) -> None:
     counts = one.written.get(Aggregation.COUNT)
     if one.raw is None or counts is None:
         return
-    end, width = one.rolled.rolled_to_unix_nano, one.rolled.width_nano
-    emptied = emptied_windows(one.raw, counts, reader, one.columns, start=one.start, end=end, width_ns=width)
+    rolled, width = one.rolled, one.rolled.width_nano
+    end = rolled.rolled_to_unix_nano
+    emptied, looked_to = emptied_windows(
+        one.raw,
+        counts,
+        reader,
+        one.columns,
+        start=one.start,
+        end=end,
+        width_ns=width,
+        windows_max=WINDOWS_READ_MAX,
+    )
+    if looked_to < end:
+        rolled.rolled_to_unix_nano = looked_to
+        one.columns = windows_before(one.columns, looked_to)
     if len(emptied):
         one.columns = with_emptied(one.columns, emptied, _AGGREGATIONS)
 

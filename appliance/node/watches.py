@@ -26,7 +26,7 @@ COLD_BYTES_AT_ONCE = 4 * KIB
 together, for each read waits for a thread; one that is larger costs more to send than to read alone."""
 
 HOT_BYTES_PER_TURN = 64 * KIB
-"""Of entries in memory that one watcher looks at in a turn of the loop: who wants none of them would look at all."""
+"""Of entries in memory that watchers look at in a turn of the loop: one who wants none of them would look at all."""
 
 WAKES_PER_TURN = 16
 """Watchers that go on in one turn of the loop: each makes and sends its message, some 0.1 ms."""
@@ -41,6 +41,13 @@ class AppliedEffects:
     effects: EntryEffects
 
 
+@dataclass(slots=True)
+class _LookedAt:
+    """By one watcher since it let others go on: bytes that were decoded for it, and the effects."""
+
+    size_bytes: int = 0
+
+
 class Watches:
     def __init__(self, core: NodeCore, workers: ThreadWorkers) -> None:
         self._core, self._workers = core, workers
@@ -49,6 +56,9 @@ class Watches:
 
         self._waking: list[asyncio.Future[None]] = []
         self._is_due_again = False
+        self._pausing: deque[asyncio.Future[None]] = deque()
+        """Those who looked at enough: one goes on in a turn."""
+
         self._decoded: OrderedDict[int, tuple[EntryEffects, int]] = OrderedDict()
         self._decoded_bytes = 0
         self.count = 0
@@ -73,17 +83,18 @@ class Watches:
             position = self._core.state.position.index if after_index is None else after_index
             await self._check_reached(position)
             ahead: deque[Entry] = deque()
-            looked_at_bytes = 0
+            # All clients may resume at once: each waits for its turn.
+            looked_at = _LookedAt(HOT_BYTES_PER_TURN)
             while True:
-                await self._wait_for(position + 1)
-                if looked_at_bytes >= HOT_BYTES_PER_TURN:
-                    looked_at_bytes = 0
-                    await asyncio.sleep(0)
+                if await self._wait_for(position + 1):
+                    looked_at.size_bytes = 0
+                if looked_at.size_bytes >= HOT_BYTES_PER_TURN:
+                    looked_at.size_bytes = 0
+                    await self._let_others_go_on()
                 if not ahead:
                     ahead.extend(await self._entries(position + 1))
                 if ahead:
-                    looked_at_bytes += len(ahead[0][0]) + _EFFECTS_OVERHEAD
-                    yield AppliedEffects(position + 1, self._effects_of(ahead.popleft()))
+                    yield AppliedEffects(position + 1, self._effects_of(ahead.popleft(), looked_at))
                     position += 1
         finally:
             self._change_count(-1)
@@ -115,16 +126,35 @@ class Watches:
                 last,
             )
 
-    async def _wait_for(self, index: int) -> None:
+    async def _wait_for(self, index: int) -> bool:
+        """Until it is applied; whether that took time, in which others went on."""
+        has_waited = False
         while not self._core.quarantine_reason and self._core.state.position.index < index:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting[future] = None
+            has_waited = True
             try:
                 await future
             finally:
                 self._waiting.pop(future, None)
         if self._core.quarantine_reason:
             raise Quarantined(self._core.quarantine_reason)
+        return has_waited
+
+    async def _let_others_go_on(self) -> None:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._pausing.append(future)
+        if len(self._pausing) == 1:
+            loop.call_soon(self._resume_one)
+        await future
+
+    def _resume_one(self) -> None:
+        future = self._pausing.popleft()
+        if not future.done():
+            future.set_result(None)
+        if self._pausing:
+            asyncio.get_running_loop().call_soon(self._resume_one)
 
     async def _entries(self, first: int) -> list[Entry]:
         """The first of them, or a few; none: trimmed meanwhile, as is said then."""
@@ -144,16 +174,18 @@ class Watches:
                 earliest,
             )
 
-    def _effects_of(self, entry: Entry) -> EntryEffects:
+    def _effects_of(self, entry: Entry, looked_at: _LookedAt) -> EntryEffects:
         encoded, index, _ = entry
         # The outcomes go with the log: without its own, a refused write would pass for one that took effect.
         self._check_kept(index)
+        looked_at.size_bytes += _EFFECTS_OVERHEAD
         kept = self._decoded.get(index)
         if kept is not None:
             return kept[0]
         command = command_of(index, encoded)
         if not command:
             return EntryEffects()
+        looked_at.size_bytes += len(command)
         found = self._decode(index, command)
         self._keep(index, found, len(command))
         return found

@@ -31,9 +31,11 @@ class Window:
         self.ends_ns: int | None = None
         """When the batch that waits is sent whatever has come; None: none waits."""
 
-    def expect_to_forward(self, company: int) -> None:
+    def expect_to_forward(self, company: int, now_ns: int) -> None:
         """So many callers wait on this follower."""
-        self._target, self._bound_ns = SHARE * company, FORWARD_WINDOW_NS
+        self._target, self._bound_ns, self.pace_ns = SHARE * company, FORWARD_WINDOW_NS, 0
+        if self.ends_ns is not None:
+            self.ends_ns = min(self.ends_ns, now_ns + FORWARD_WINDOW_NS)
 
     def committed(self, now_ns: int, *, company: int) -> None:
         """The batch that this leader sent last is committed, and so many callers were seen to write."""

@@ -58,6 +58,9 @@ class WritePath:
         self._last_count: int | None = None
         """Operations of the entry that was on its way, until it is committed."""
 
+        self._was_full = False
+        """That entry took no more of them."""
+
         self._hold_until_ns = 0
         self._applied_term = 0
         self._last_command_ns = clock.monotonic_ns()
@@ -88,7 +91,7 @@ class WritePath:
             if is_in_order:
                 self._forward()
         elif batch := self._next_batch():
-            self._last_count = len(batch)
+            self._last_count, self._was_full = len(batch), self._queued_count() > 0
             self._propose(batch)
 
     def needs_cycle(self) -> bool:
@@ -159,10 +162,13 @@ class WritePath:
     def _count_company(self, now_ns: int) -> None:
         """Leader: those who just had their answer, and those who came meanwhile. Follower: all who wait here."""
         if not self._engine.is_leader:
-            self._window.expect_to_forward(len(self._proposals))
-        elif self._last_count is not None:
-            self._window.committed(now_ns, company=self._last_count + self._queued_count())
-            self._window.pace_ns = self.pace_ns()
+            self._window.expect_to_forward(len(self._proposals), now_ns)
+            return
+        self._window.pace_ns = self.pace_ns()
+        if self._last_count is not None:
+            # Of those that did not fit a full entry would wait for nobody.
+            came = 0 if self._was_full else self._queued_count()
+            self._window.committed(now_ns, company=self._last_count + came)
             self._last_count = None
 
     def _queued_count(self) -> int:

@@ -7,15 +7,19 @@ Called on a pool thread.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.state.columns import Columns, Times, concatenate
+from appliance.state.columns import Columns, Times
 from appliance.state.emptied import Windows
 from appliance.state.results import Aggregation
 from appliance.state.sweep import SeriesView, read_ascending
 from appliance.storage.store import StoreReader
+
+MEAN_TOLERANCE: Final = 1e-13
+"""Of itself. Count, least and greatest value are compared to the bit."""
 
 
 def changed_windows(
@@ -25,8 +29,9 @@ def changed_windows(
     changed: Times = np.empty(0, np.int64)
     for aggregation, columns in computed.items():
         view = written.get(aggregation)
-        is_same = _is_written(columns, view, reader) if view is not None and len(columns.times) else None
-        times = columns.times if is_same is None else columns.times[~is_same]
+        times = columns.times
+        if view is not None and len(times):
+            times = times[~_is_written(aggregation, columns, view, reader)]
         changed = np.union1d(changed, times)
     return changed
 
@@ -41,18 +46,23 @@ def only_windows(computed: Windows, wanted: Times) -> Windows:
     return kept
 
 
-def _is_written(columns: Columns, view: SeriesView, reader: StoreReader) -> NDArray[np.bool_]:
-    """Of each window: whether the view holds it, to the bit."""
-    first, last = int(columns.times[0]), int(columns.times[-1])
-    pieces = list(read_ascending(view, reader, first=first, last=last))
-    is_same = np.zeros(len(columns.times), np.bool_)
-    if not pieces:
-        return is_same
-    before = concatenate(pieces)
-    if before.values.dtype != columns.values.dtype:
-        return is_same
-    places = np.minimum(np.searchsorted(before.times, columns.times), len(before.times) - 1)
-    is_known = before.times[places] == columns.times
-    bits, bits_before = columns.values.view(np.int64), before.values[places].view(np.int64)
-    same: NDArray[np.bool_] = is_known & (bits == bits_before)
-    return same
+def _is_written(
+    aggregation: Aggregation, columns: Columns, view: SeriesView, reader: StoreReader
+) -> NDArray[np.bool_]:
+    """Of each window: whether the view holds it, to the bit; a mean's last bits hang on how its readings were cut."""
+    times, values = columns.times, columns.values
+    is_same = np.zeros(len(times), np.bool_)
+    for piece in read_ascending(view, reader, first=int(times[0]), last=int(times[-1])):
+        if piece.values.dtype != values.dtype:
+            break
+        begin = int(np.searchsorted(times, piece.times[0]))
+        end = int(np.searchsorted(times, piece.times[-1], side="right"))
+        if begin == end:
+            continue
+        places = np.minimum(np.searchsorted(piece.times, times[begin:end]), len(piece.times) - 1)
+        before, now = piece.values[places], values[begin:end]
+        is_equal = before.view(np.int64) == now.view(np.int64)
+        if aggregation is Aggregation.MEAN:
+            is_equal |= np.isclose(before, now, rtol=MEAN_TOLERANCE, atol=0.0)
+        is_same[begin:end] = is_equal & (piece.times[places] == times[begin:end])
+    return is_same

@@ -51,6 +51,7 @@ from appliance.state.purge import Purged, purge
 from appliance.state.results import EntryOutcome, KeyRecord
 from appliance.state.series import Chunk, HeadView, Series
 from appliance.state.series_table import cost_bytes
+from appliance.state.superseded import superseded_blocks
 from appliance.state.sweep import chunk_from
 from appliance.state.tables import Tables
 from appliance.storage.store import Record, StoreBatch, StoreReader
@@ -145,7 +146,7 @@ class CheckpointWork:
             self.purged_bytes += purged.removed_bytes
             deletes.extend(purged.deletes)
             puts.extend(purged.puts)
-            puts.extend(self._series_records(captured, removed_bytes=purged.removed_bytes))
+            puts.extend(self._series_records(captured, read, deletes, removed_bytes=purged.removed_bytes))
         prefixes = [(table, encode_id(one)) for one in self._dropped for table in ("blocks", "late")]
         if self._configuration is not None:
             prefixes.append(("members", b""))
@@ -175,8 +176,15 @@ class CheckpointWork:
                 tables.outcomes.forgotten.append(outcome.index)
         return True
 
-    def _series_records(self, captured: _SeriesCapture, *, removed_bytes: int) -> list[Record]:
-        """The new blocks of a series, then its head."""
+    def _series_records(
+        self,
+        captured: _SeriesCapture,
+        read: Callable[[], StoreReader],
+        deletes: list[tuple[str, bytes]],
+        *,
+        removed_bytes: int,
+    ) -> list[Record]:
+        """The new blocks of a series, then its head. deletes: gets the blocks whose place they take."""
         figures, series_id = captured.figures, captured.series.series_id
         figures = figures._replace(size_bytes=max(figures.size_bytes - removed_bytes, 0))
         if not captured.is_full:
@@ -187,8 +195,15 @@ class CheckpointWork:
         builder = BlockBuilder(series_id, figures, page_bytes=self._page_bytes)
         built = builder.build(captured.head.packed)
         records = _block_records(built)
+        size_bytes = figures.size_bytes + sum(len(record) for _, _, record in records)
+        # A purge puts what it left of a block under the key that the block had.
+        if built.blocks and figures.next_sequence and captured.purge_before is None:
+            with read() as reader:
+                for old in superseded_blocks(reader, built.blocks, span_max=figures.span_max):
+                    deletes.append(("blocks", old.key))
+                    size_bytes -= old.size_bytes
         figures = figures._replace(
-            size_bytes=figures.size_bytes + sum(len(record) for _, _, record in records),
+            size_bytes=max(size_bytes, 0),
             next_sequence=builder.next_sequence,
             span_max=max(figures.span_max, built.span_max()),
         )

@@ -27,19 +27,38 @@ def emptied_windows(
     start: int,
     end: int,
     width_ns: int,
-) -> Times:
-    """Where they begin, ascending, from start to before end, which begin windows. counts: as written before."""
-    pieces = read_ascending(counts, reader, first=start, last=end - 1)
-    written = _joined(piece.times[piece.values > 0] for piece in pieces)
+    windows_max: int,
+) -> tuple[Times, int]:
+    """(where they begin, ascending, from start to before end; where it was looked to).
+
+    start and end begin windows. counts: as written before; about windows_max of them are looked at.
+    """
+    parts: list[Times] = []
+    count = 0
+    for piece in read_ascending(counts, reader, first=start, last=end - 1):
+        parts.append(piece.times[piece.values > 0])
+        count += len(piece.times)
+        if count >= windows_max:
+            end = min(end, int(piece.times[-1]) + width_ns)
+            break
+    written = _joined(parts)
     found = computed.get(Aggregation.COUNT)
     missing = written if found is None else np.setdiff1d(written, found.times)
     if not len(missing):
-        return missing
+        return missing, end
     last = min(int(missing[-1]) + width_ns, end) - 1
     readings = read_ascending(raw, reader, first=int(missing[0]), last=last)
     windows = _joined(np.unique(piece.times // width_ns) * width_ns for piece in readings)
     emptied: Times = np.intersect1d(missing, windows)
-    return emptied
+    return emptied, end
+
+
+def windows_before(computed: Windows, end: int) -> Windows:
+    cuts = {one: int(np.searchsorted(columns.times, end)) for one, columns in computed.items()}
+    return {
+        one: Columns(columns.times[: cuts[one]], columns.values[: cuts[one]])
+        for one, columns in computed.items()
+    }
 
 
 def with_emptied(computed: Windows, emptied: Times, aggregations: Iterable[Aggregation]) -> Windows:

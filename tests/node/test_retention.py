@@ -18,6 +18,7 @@ from appliance.node.options import DROP_OLDEST, REFUSE, NodeOptions
 from appliance.node.report import _alarms
 from appliance.node.retention import ROLL_UP_DELAY_NS
 from appliance.state import QuerySpec, StateOptions
+from appliance.state.emptied import Windows
 from appliance.state.operations import decode_columns, delete_series, encode_columns, write_readings
 from appliance.state.retention import Policy, Retention, RollUp, delete_policy, set_policy
 from raftberry.internal.v1 import command_pb2
@@ -151,6 +152,56 @@ def test_a_round_that_looks_at_more_windows_than_it_may_goes_on_behind_them(
         made.run_for(5_000)
         assert written.rounds == [1, 0, 0, 1]
         assert [value for value in values_of(leader, "t@1h.mean").values() if value == 3.0] == [3.0] * 2
+
+
+def test_windows_that_the_roll_up_does_not_keep_are_not_written_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with cluster(size=1, options=OPTIONS) as made:
+        leader = made.elect()
+        old = [made.clock.wall_ns() - HOUR_NS * 500 + place * HOUR_NS for place in range(498)]
+        policy = Policy("*", "*", 0, (RollUp(HOUR_NS, 24 * HOUR_NS),))
+        submit(made, leader, set_policy(policy), write(old, [1.0] * 498))
+        run_until_clocks_are_known(made)
+        made.run_for(5_000)
+        kept = times_of(leader, "t@1h.mean")
+        assert 20 < len(kept) <= 25
+        written = _Written(monkeypatch)
+        for late in range(1, 4):
+            submit(made, leader, write([old[1] + late, old[490] + late], [3.0, 3.0 + late]))
+            made.run_for(5_000)
+        assert written.rounds == [1, 1, 1]
+        assert times_of(leader, "t@1h.mean") == kept
+        index = leader.core.state.position.index
+        made.run_for(10_000)
+        assert leader.core.state.position.index == index
+
+
+def test_a_round_looks_at_so_many_windows_also_where_all_were_emptied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rolling, "WINDOWS_READ_MAX", 10)
+    monkeypatch.setattr(rolling, "WINDOWS_MAX", 5)
+    looked_at: list[int] = []
+    changed_windows = rolling.changed_windows
+
+    def changed(computed: Windows, *others: Any) -> Any:
+        looked_at.append(max((len(columns.times) for columns in computed.values()), default=0))
+        return changed_windows(computed, *others)
+
+    monkeypatch.setattr(rolling, "changed_windows", changed)
+    with cluster(size=1, options=replace(OPTIONS, checkpoint_bytes_min=10)) as made:
+        leader = made.elect()
+        old = [made.clock.wall_ns() - HOUR_NS * 1_500 + place * HOUR_NS for place in range(1_400)]
+        submit(
+            made, leader, set_policy(Policy("*", "*", 0, (RollUp(HOUR_NS, 0),))), write(old, [1.0] * 1_400)
+        )
+        made.run_for(60_000)
+        looked_at.clear()
+        submit(made, leader, write(old, [math.nan] * 1_400))
+        made.run_for(60_000)
+        assert set(values_of(leader, "t@1h.count").values()) == {0}
+        assert max(looked_at) < 700, "a piece of the store at most, and what it is read with"
 
 
 def test_a_window_whose_values_were_all_corrected_to_nan_counts_nothing() -> None:

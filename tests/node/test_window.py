@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from appliance.node.budget import SECOND_NS
 from appliance.node.window import (
     FORWARD_WINDOW_NS,
     ROUNDS_PER_WINDOW,
@@ -9,6 +12,7 @@ from appliance.node.window import (
     WINDOW_NS_MIN,
     Window,
 )
+from tests.node.harness import MILLISECOND_NS, cluster, put
 
 ROUND_NS = 3_000_000
 
@@ -74,12 +78,52 @@ def test_one_slow_round_of_many_moves_the_bound_a_little() -> None:
 
 def test_a_follower_forwards_soon_also_if_it_led_before() -> None:
     window, now_ns = leading(64)
-    window.expect_to_forward(64)
+    window.pace_ns = 100 * ROUND_NS
     assert not window.is_over(1, now_ns)
+    window.expect_to_forward(64, now_ns)
     assert window.ends_ns == now_ns + FORWARD_WINDOW_NS
+    assert not window.is_over(1, now_ns)
+    assert window.is_over(1, now_ns + FORWARD_WINDOW_NS)
+    window.expect_to_forward(1, now_ns)
+    assert window.is_over(1, now_ns), "a caller who is alone never waits"
 
 
 def test_nothing_queued_begins_no_window() -> None:
     window, now_ns = leading(9)
     assert not window.is_over(0, now_ns)
     assert window.ends_ns is None
+
+
+@pytest.mark.parametrize("count", [12, 20])
+def test_what_did_not_fit_a_full_batch_waits_for_nobody(count: int) -> None:
+    """Five to a batch: the next five are there."""
+    with cluster(size=1) as made:
+        leader = made.elect()
+        done: list[object] = []
+        for number in range(count):
+            operation = put(f"k{number}", bytes(200_000))
+            leader.core.submit(operation, made.clock.now_ns + 10 * SECOND_NS, done.append)
+        made.settle()
+        assert len(done) >= count // 5 * 5
+
+
+def test_who_led_forwards_at_no_pace_of_its_own() -> None:
+    with cluster() as made:
+        old = made.elect()
+        old.core.writes.pace_ns = lambda: SECOND_NS
+        done: list[object] = []
+        old.core.submit(put(), made.clock.now_ns + 10 * SECOND_NS, done.append)
+        made.run_for(1_500)
+        assert done
+        for other in made.followers:
+            made.disconnect(int(old.member.member_id), int(other.member.member_id))
+        made.run_for(3_000)
+        made.connect()
+        made.run_for(3_000)
+        assert not old.core.engine.is_leader
+        for number in range(4):
+            begin_ns, done = made.clock.now_ns, []
+            old.core.submit(put(f"k{number}"), begin_ns + 10 * SECOND_NS, done.append)
+            while not done:
+                made.run_for(1)
+            assert made.clock.now_ns - begin_ns < 100 * MILLISECOND_NS

@@ -55,6 +55,10 @@ class _Loop:
     def create_future(self) -> WaitedFor:
         return WaitedFor()
 
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """One reader runs at a time, and a turn of the loop takes no time."""
+        function()
+
 
 class _Pool:
     """The readers' pool of a simulated machine."""
