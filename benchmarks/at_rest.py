@@ -27,6 +27,11 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 REAL: Final = ROOT / "tests" / "data" / "real-sensors"
 SERIES: Final = 96
 PER_MESSAGE: Final = 1_000
+AGAIN_SERIES: Final = 20
+AGAIN_READINGS: Final = 8_640
+"""Of each series: a day, ten seconds apart."""
+
+AGAIN_TIMES: Final = 24
 Series = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 
@@ -98,3 +103,23 @@ def measure_real(figures: Figures, folder: Path, *, readings: int) -> None:
         node.terminate(timeout_s=120)
         (store,) = node.data.glob("store.*")
         figures.note(key, title, "rest", OURS, (store / "data.mdb").stat().st_size / total)
+
+
+def measure_again(figures: Figures, folder: Path) -> None:
+    """A gateway that sends its last day again each hour; a checkpoint each time."""
+    series = [real_series(number, AGAIN_READINGS, of=AGAIN_SERIES) for number in range(AGAIN_SERIES)]
+    distinct = sum(len(np.unique(times)) for times, _ in series)
+    with Cluster(folder, size=1) as cluster:
+        cluster.start()
+        (node,) = cluster
+        stub = maintenance_pb2_grpc.MaintenanceServiceStub(node.channel)
+        for time in range(1, AGAIN_TIMES + 1):
+            fill(node, series, PER_MESSAGE)
+            stub.Checkpoint(maintenance_pb2.CheckpointRequest(), timeout=120)
+            if time in (1, AGAIN_TIMES):
+                found = count(node)
+                assert found == distinct, f"{distinct} acknowledged, {found} read back"
+                (store,) = node.data.glob("store.*")
+                key = f"again-{time}"
+                title = f"a day of {AGAIN_SERIES} real series, sent {time} times"
+                figures.note(key, title, "rest", OURS, (store / "data.mdb").stat().st_size / distinct)

@@ -97,6 +97,8 @@ class Run:
     def real(self) -> None:
         at_rest.measure_real(self.figures, self.folder / "real", readings=self.scale.kept)
         shutil.rmtree(self.folder / "real")
+        at_rest.measure_again(self.figures, self.folder / "again")
+        shutil.rmtree(self.folder / "again")
 
     def fail(self, fault: str) -> None:
         names = [name for name in self.names if name != "influxdb" and (fault, name) != ("cut", "redis")]
