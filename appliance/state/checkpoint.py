@@ -51,7 +51,7 @@ from appliance.state.purge import Purged, purge
 from appliance.state.results import EntryOutcome, KeyRecord
 from appliance.state.series import Chunk, HeadView, Series
 from appliance.state.series_table import cost_bytes
-from appliance.state.superseded import superseded_blocks
+from appliance.state.superseded import supersede
 from appliance.state.sweep import chunk_from
 from appliance.state.tables import Tables
 from appliance.storage.store import Record, StoreBatch, StoreReader
@@ -196,12 +196,12 @@ class CheckpointWork:
         built = builder.build(captured.head.packed)
         records = _block_records(built)
         size_bytes = figures.size_bytes + sum(len(record) for _, _, record in records)
-        # A purge puts what it left of a block under the key that the block had.
-        if built.blocks and figures.next_sequence and captured.purge_before is None:
+        if built.blocks and figures.next_sequence:
             with read() as reader:
-                for old in superseded_blocks(reader, built.blocks, span_max=figures.span_max):
-                    deletes.append(("blocks", old.key))
-                    size_bytes -= old.size_bytes
+                superseded = supersede(reader, built.blocks, purged_before=captured.purge_before)
+            deletes.extend(superseded.deletes)
+            records += superseded.puts
+            size_bytes -= superseded.removed_bytes
         figures = figures._replace(
             size_bytes=max(size_bytes, 0),
             next_sequence=builder.next_sequence,

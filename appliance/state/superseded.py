@@ -1,70 +1,128 @@
-"""Durable blocks of which every time was written again: the new blocks of a checkpoint take their place.
+"""What of durable blocks was written again: the new blocks of a checkpoint take its place.
 
-Invariant: a block goes only when each of its times lies in a block that was written later, and that stays or goes for
-the same reason. One that was written again in part stays, and a reader merges. What is scattered over long times
-(`late`) is left alone. Called by the committer.
+Invariant: a reading goes only when a block that was written later holds its time, and stays or goes for the same
+reason. A block of which nothing is left goes; one that half was written again of is written anew with the rest, under
+the sequence that it had; others stay, and a reader merges. What is scattered over long times (`late`) is left alone.
+Called by the committer, whose time is bounded: what it does not get to goes when the readings are sent once more.
 A gateway that sends its last day again each hour would fill a card with the same readings.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.state.columns import Times
-from appliance.state.layouts import Block, block_key, decode_block
-from appliance.state.sweep import TIME_MIN, load_chunk
+from appliance.state.columns import Columns, Times, concatenate
+from appliance.state.layouts import Block, block_key, decode_block, encode_block
+from appliance.state.purge import Purged
+from appliance.state.sweep import TIME_MAX, TIME_MIN, load_chunk, pack_chunk
 from appliance.storage.store import StoreReader
 
 OVERLAPPING_MAX: Final = 64
-"""Where more lie across a new block they hold times of their own: to look at each takes 0.1 ms."""
+"""Blocks that are looked at for a new one, or for one that may go."""
+
+LONGER_MAX: Final = 2
+"""A block that began so many times its length before is not found."""
+
+DECODED_PER_BLOCK: Final = 8
+DECODED_MIN: Final = 64
+"""Blocks of which the times are decoded, some 0.1 ms each, for so many new ones."""
+
+KEPT_MAX: Final = 64
+"""Blocks whose times are in memory."""
 
 
-class Stored(NamedTuple):
+class _Stored(NamedTuple):
     key: bytes
     size_bytes: int
     block: Block
 
 
-def superseded_blocks(reader: StoreReader, built: Sequence[Block], *, span_max: int) -> list[Stored]:
-    """built: new ones of one series. span_max: of the old ones. Where none overlaps, no column is decoded."""
-    found: dict[bytes, Stored] = {}
+@dataclass(slots=True)
+class _Decoded:
+    """Times of blocks, by sequence; room: for so many more."""
+
+    room: int
+    kept: OrderedDict[int, Times] = field(default_factory=OrderedDict)
+
+    def times(self, block: Block) -> Times:
+        """Ascending."""
+        if block.sequence in self.kept:
+            self.kept.move_to_end(block.sequence)
+            return self.kept[block.sequence]
+        self.room -= 1
+        times = self.kept[block.sequence] = _columns(block).times
+        if len(self.kept) > KEPT_MAX:
+            self.kept.popitem(last=False)
+        return times
+
+
+def supersede(reader: StoreReader, built: Sequence[Block], *, purged_before: int | None) -> Purged:
+    """built: new ones of one series, no time in two of them. purged_before: older blocks are another's to change.
+
+    Where no old block reaches into a new one, as with readings that come in order, nothing is decoded.
+    """
+    changed = Purged()
+    seen: set[bytes] = set()
+    decoded = _Decoded(DECODED_MIN + DECODED_PER_BLOCK * len(built))
     for new in built:
-        overlapping = _overlapping(reader, new, new.min_time, new.max_time, span_max)
-        touched = list(islice(overlapping, OVERLAPPING_MAX + 1))
-        if not 0 < len(touched) <= OVERLAPPING_MAX:
-            continue
-        first = min(old.block.min_time for old in touched)
-        last = max(old.block.max_time for old in touched)
-        stored = [old.block for old in _overlapping(reader, new, first, last, span_max)]
-        among = [*stored, *(one for one in built if one.max_time >= first and one.min_time <= last)]
-        times = {block.sequence: _times(block) for block in among}
-        for old in touched:
-            if old.key not in found and _is_written_again(old.block, times):
-                found[old.key] = old
-    return list(found.values())
+        for old in _across(reader, new):
+            is_anothers = purged_before is not None and old.block.min_time < purged_before
+            if old.key in seen or is_anothers or decoded.room <= 0:
+                continue
+            times = decoded.times(old.block)
+            if not _are_in(times, decoded.times(new)).any():
+                continue
+            seen.add(old.key)
+            left = _left(reader, old.block, times, built, decoded)
+            if 2 * int(left.sum()) <= len(times):
+                _replace(changed, old, left)
+    return changed
 
 
-def _overlapping(reader: StoreReader, new: Block, first: int, last: int, span_max: int) -> Iterator[Stored]:
-    """Of the series of new, what holds readings about first to last."""
-    start = block_key(new.series_id, max(first - span_max, TIME_MIN), 0)
-    for key, record in reader.scan("blocks", start, block_key(new.series_id, last + 1, 0)):
-        block = decode_block(key, record)
-        if block.max_time >= first:
-            yield Stored(key, len(record), block)
+def _left(
+    reader: StoreReader, old: Block, times: Times, built: Sequence[Block], decoded: _Decoded
+) -> NDArray[np.bool_]:
+    """Which of the times were not written later."""
+    later = [one for one in built if one.min_time <= old.max_time and one.max_time >= old.min_time]
+    later += [one.block for one in _across(reader, old) if one.block.sequence > old.sequence]
+    is_left = np.ones(len(times), np.bool_)
+    for block in sorted(later, key=lambda block: -block.sequence):
+        if decoded.room <= 0 or not is_left.any():
+            break
+        is_left &= ~_are_in(times, decoded.times(block))
+    return is_left
 
 
-def _is_written_again(old: Block, times: dict[int, Times]) -> bool:
-    """times: by sequence; a greater one was written later."""
-    wanted = times[old.sequence]
-    for sequence, later in times.items():
-        if sequence > old.sequence and len(wanted):
-            wanted = wanted[~_are_in(wanted, later)]
-    return not len(wanted)
+def _replace(changed: Purged, old: _Stored, is_left: NDArray[np.bool_]) -> None:
+    changed.deletes.append(("blocks", old.key))
+    changed.removed_bytes += old.size_bytes
+    if is_left.any():
+        columns = _columns(old.block)
+        chunk = pack_chunk(Columns(columns.times[is_left], columns.values[is_left]))
+        key, record = encode_block(
+            Block(old.block.series_id, old.block.sequence, old.block.integer, (chunk,))
+        )
+        changed.puts.append(("blocks", key, record))
+        changed.removed_bytes -= len(record)
+
+
+def _across(reader: StoreReader, block: Block) -> Iterator[_Stored]:
+    """Blocks of its series that reach into its time, but for much longer ones: so many are looked at, at most."""
+    first, last = block.min_time, block.max_time
+    start = max(first - LONGER_MAX * (last - first), TIME_MIN)
+    after = (block.series_id, last + 1) if last < TIME_MAX else (block.series_id + 1, TIME_MIN)
+    records = reader.scan("blocks", block_key(block.series_id, start, 0), block_key(*after, 0))
+    for key, record in islice(records, OVERLAPPING_MAX):
+        found = decode_block(key, record)
+        if found.max_time >= first:
+            yield _Stored(key, len(record), found)
 
 
 def _are_in(times: Times, among: Times) -> NDArray[np.bool_]:
@@ -73,9 +131,6 @@ def _are_in(times: Times, among: Times) -> NDArray[np.bool_]:
     return found
 
 
-def _times(block: Block) -> Times:
-    """Ascending."""
+def _columns(block: Block) -> Columns:
     where = f"blocks of series {block.series_id}"
-    return np.concatenate(
-        [load_chunk(chunk, integer=block.integer, where=where).times for chunk in block.chunks]
-    )
+    return concatenate([load_chunk(chunk, integer=block.integer, where=where) for chunk in block.chunks])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from appliance.state import QuerySpec, StateOptions, superseded
+from appliance.state import QuerySpec, StateOptions
 from appliance.state.blocks import (
     AS_IS_CHUNKS_MAX,
     AS_IS_READINGS_MIN,
@@ -15,7 +15,7 @@ from appliance.state.blocks import (
     block_target,
 )
 from appliance.state.columns import CODEC_PCODEC
-from appliance.state.layouts import Block, HeadFigures, encode_head
+from appliance.state.layouts import HeadFigures, encode_head
 from appliance.state.series import NOTHING_DROPPED, NOTHING_WRITTEN, Chunk, Series
 from tests.state.fakes import Cluster, write
 
@@ -139,86 +139,3 @@ def figures_of(head: list[Chunk]) -> HeadFigures:
 
 def builder_of(head: list[Chunk]) -> BlockBuilder:
     return BlockBuilder(1, figures_of(head), page_bytes=4096)
-
-
-def values_read(node: Cluster) -> dict[int, float]:
-    query = node.state.prepare_query(QuerySpec("s", "m"), node.store.reader())
-    return {
-        time: value
-        for chunk in query.run()
-        for time, value in zip(chunk.times.tolist(), chunk.values.tolist(), strict=True)
-    }
-
-
-def stored_bytes(node: Cluster) -> int:
-    with node.store.reader() as reader:
-        return sum(len(record) for table in ("blocks", "late") for _, record in reader.scan(table))
-
-
-@pytest.mark.parametrize("is_corrected", [False, True])
-@pytest.mark.parametrize("batch", [100, 700])
-def test_what_is_written_again_takes_the_place_of_what_was_there(batch: int, *, is_corrected: bool) -> None:
-    """A gateway that sends the last day again each hour."""
-    node = Cluster(StateOptions(page_bytes=PAGE_BYTES))
-    times = list(range(0, 4_200 * SECOND, SECOND))
-    values = noisy(times)
-    sizes: list[int] = []
-    for number in range(12):
-        if is_corrected:
-            values = [round(value + 0.1, 1) for value in values]
-        for begin in range(0, len(times), batch):
-            node.apply(write(times[begin : begin + batch], values[begin : begin + batch]))
-            if begin // batch % (3 + number % 4) == 2:
-                node.checkpoint()
-        sizes.append(stored_bytes(node))
-    assert max(sizes[2:]) < 2 * sizes[0]
-    assert the_series(node).size_bytes == stored_bytes(node)
-    assert values_read(node) == dict(zip(times, values, strict=True))
-    before = node.hash()
-    node.restart()
-    assert node.hash() == before
-
-
-def test_a_block_of_which_one_time_was_not_written_again_stays() -> None:
-    node = Cluster(StateOptions(page_bytes=PAGE_BYTES))
-    times = list(range(0, 4_000 * SECOND, SECOND))
-    node.apply(write(times, noisy(times)))
-    node.checkpoint()
-    old = values_read(node)
-    again = [time for time in times if time % (100 * SECOND)]
-    node.apply(write(again, [1.0] * len(again)))
-    node.checkpoint()
-    assert values_read(node) == old | dict.fromkeys(again, 1.0)
-
-
-def test_where_too_many_blocks_lie_across_a_new_one_none_is_looked_at(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Times that differ a little each time they are sent."""
-    monkeypatch.setattr(superseded, "OVERLAPPING_MAX", 6)
-    looked_at: list[int] = []
-    is_written_again = superseded._is_written_again
-    monkeypatch.setattr(
-        superseded,
-        "_is_written_again",
-        lambda old, times: looked_at.append(len(times)) or is_written_again(old, times),
-    )
-    node = Cluster(StateOptions(page_bytes=PAGE_BYTES))
-    for number in range(20):
-        times = [time * SECOND + number for time in range(1_000)]
-        node.apply(write(times, noisy(times)))
-        node.checkpoint()
-    assert 0 < max(looked_at) < 20
-    assert read_count(node) == 20_000
-
-
-def test_readings_that_come_in_order_have_no_block_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded: list[Block] = []
-    monkeypatch.setattr(superseded, "_times", decoded.append)
-    node = Cluster(StateOptions(page_bytes=PAGE_BYTES))
-    for begin in range(0, 12_000, 500):
-        times = [time * SECOND for time in range(begin, begin + 500)]
-        node.apply(write(times, noisy(times)))
-        node.checkpoint()
-    assert the_series(node).next_sequence > 10
-    assert decoded == []
