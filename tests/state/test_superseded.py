@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import pytest
 
+from appliance.model import Position
 from appliance.state import QuerySpec, StateMachine, StateOptions, checkpoint, superseded
 from appliance.state.checkpoint import CheckpointWork
 from appliance.state.columns import Columns
@@ -202,7 +203,7 @@ def test_every_time_is_read_as_before() -> None:
                 new.append(block)
         tables = {("blocks", key): record for key, record in map(encode_block, old)}
         before_bytes = sum(map(len, tables.values()))
-        changed = supersede(FakeReader(node_position(), dict(tables)), new, purged_before=None)
+        changed = supersede(FakeReader(Position(1, 0), dict(tables)), new, purged_before=None)
         for key in changed.deletes:
             del tables[key]
         tables |= {(table, key): record for table, key, record in changed.puts}
@@ -211,10 +212,6 @@ def test_every_time_is_read_as_before() -> None:
         assert merged([*left, *new]) == merged([*old, *new]), seed
         removed += len(changed.deletes)
     assert removed > 200
-
-
-def node_position() -> object:
-    return Cluster().store.position
 
 
 # the state machine, with checkpoints in pieces -----------------------------------------------------------
@@ -245,10 +242,6 @@ class Node:
         return self.state.hash(self.store.snapshot())
 
 
-class Step(Protocol):
-    def __call__(self) -> None: ...
-
-
 class Run:
     """A node, a twin that makes its checkpoints at other times, and a dictionary, given the same."""
 
@@ -264,7 +257,7 @@ class Run:
         self.queries: list[tuple[PreparedQuery, dict[str, Readings]]] = []
 
     def run(self) -> None:
-        steps: dict[str, Step] = {kind: getattr(self, kind) for kind in set(KINDS)}
+        steps: dict[str, Callable[[], None]] = {kind: getattr(self, kind) for kind in set(KINDS)}
         for number in range(STEPS):
             steps[KINDS[self.rng.integers(len(KINDS))]]()
             if number % 4 == 3:
