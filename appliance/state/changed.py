@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.state.columns import Columns, Times
+from appliance.state.columns import Columns, Times, find
 from appliance.state.emptied import Windows
 from appliance.state.results import Aggregation
 from appliance.state.sweep import SeriesView, read_ascending
@@ -59,10 +59,10 @@ def _is_written(
         end = int(np.searchsorted(times, piece.times[-1], side="right"))
         if begin == end:
             continue
-        places = np.minimum(np.searchsorted(piece.times, times[begin:end]), len(piece.times) - 1)
+        places, is_known = find(times[begin:end], piece.times)
         before, now = piece.values[places], values[begin:end]
         is_equal = before.view(np.int64) == now.view(np.int64)
         if aggregation is Aggregation.MEAN:
             is_equal |= np.isclose(before, now, rtol=MEAN_TOLERANCE, atol=0.0)
-        is_same[begin:end] = is_equal & (piece.times[places] == times[begin:end])
+        is_same[begin:end] = is_equal & is_known
     return is_same

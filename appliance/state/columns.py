@@ -47,6 +47,12 @@ class Columns:
     values: Values
 
 
+def find(times: Times, among: Times) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """(place in among, whether it is there) of each time. among ascends and is not empty."""
+    places = np.minimum(np.searchsorted(among, times), len(among) - 1)
+    return places, among[places] == times
+
+
 def value_dtype(*, integer: bool) -> np.dtype[Any]:
     return _INTEGERS if integer else _FLOATS
 

@@ -18,10 +18,10 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.state.columns import Columns, Times, concatenate
+from appliance.state.columns import Columns, Times, concatenate, find
 from appliance.state.layouts import Block, block_key, decode_block, encode_block
 from appliance.state.purge import Purged
-from appliance.state.sweep import TIME_MAX, TIME_MIN, load_chunk, pack_chunk
+from appliance.state.sweep import TIME_MIN, key_behind, load_chunk, pack_chunk
 from appliance.storage.store import StoreReader
 
 OVERLAPPING_MAX: Final = 64
@@ -77,7 +77,7 @@ def supersede(reader: StoreReader, built: Sequence[Block], *, purged_before: int
             if old.key in seen or is_anothers or decoded.room <= 0:
                 continue
             times = decoded.times(old.block)
-            if not _are_in(times, decoded.times(new)).any():
+            if not find(times, decoded.times(new))[1].any():
                 continue
             seen.add(old.key)
             left = _left(reader, old.block, times, built, decoded)
@@ -96,7 +96,7 @@ def _left(
     for block in sorted(later, key=lambda block: -block.sequence):
         if decoded.room <= 0 or not is_left.any():
             break
-        is_left &= ~_are_in(times, decoded.times(block))
+        is_left &= ~find(times, decoded.times(block))[1]
     return is_left
 
 
@@ -117,18 +117,11 @@ def _across(reader: StoreReader, block: Block) -> Iterator[_Stored]:
     """Blocks of its series that reach into its time, but for much longer ones: so many are looked at, at most."""
     first, last = block.min_time, block.max_time
     start = max(first - LONGER_MAX * (last - first), TIME_MIN)
-    after = (block.series_id, last + 1) if last < TIME_MAX else (block.series_id + 1, TIME_MIN)
-    records = reader.scan("blocks", block_key(block.series_id, start, 0), block_key(*after, 0))
+    records = reader.scan("blocks", block_key(block.series_id, start, 0), key_behind(block.series_id, last))
     for key, record in islice(records, OVERLAPPING_MAX):
         found = decode_block(key, record)
         if found.max_time >= first:
             yield _Stored(key, len(record), found)
-
-
-def _are_in(times: Times, among: Times) -> NDArray[np.bool_]:
-    places = np.minimum(np.searchsorted(among, times), len(among) - 1)
-    found: NDArray[np.bool_] = among[places] == times
-    return found
 
 
 def _columns(block: Block) -> Columns:

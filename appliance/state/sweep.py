@@ -146,15 +146,17 @@ def rechunk(pieces: Iterator[Columns], size: int) -> Iterator[Columns]:
         yield concatenate(waiting)
 
 
+def key_behind(series_id: int, last: int) -> bytes:
+    """What follows, in the store, all blocks of the series that begin at last or before."""
+    return block_key(series_id, last + 1, 0) if last < TIME_MAX else block_key(series_id + 1, TIME_MIN, 0)
+
+
 def _durable_runs(view: SeriesView, reader: StoreReader, first: int, last: int) -> Iterator[_Run]:
     if not view.head.next_sequence:
         return
-    after = (view.series_id, last + 1) if last < TIME_MAX else (view.series_id + 1, TIME_MIN)
+    stop = key_behind(view.series_id, last)
     starts = (("blocks", max(first - view.span_max, TIME_MIN)), ("late", TIME_MIN))
-    scans = (
-        reader.scan(table, block_key(view.series_id, start, 0), block_key(*after, 0))
-        for table, start in starts
-    )
+    scans = (reader.scan(table, block_key(view.series_id, start, 0), stop) for table, start in starts)
     floor = TIME_MIN if view.floor is None else view.floor
     yield from heapq.merge(*(_block_runs(scan, floor) for scan in scans), key=lambda run: run.chunk.min_time)
 

@@ -65,6 +65,15 @@ def values_of(machine: Machine, metric: str) -> dict[int, float]:
     }
 
 
+def hours_rolled_up(made: Cluster, leader: Machine, count: int, *, since: int) -> list[int]:
+    """Times of so many readings of 1.0, an hour apart from so many hours ago, each of which made a window."""
+    times = [made.clock.wall_ns() - HOUR_NS * since + place * HOUR_NS for place in range(count)]
+    policy = Policy("*", "*", 0, (RollUp(HOUR_NS, 0),))
+    submit(made, leader, set_policy(policy), write(times, [1.0] * count))
+    made.run_for(5_000)
+    return times
+
+
 def run_until_clocks_are_known(made: Cluster) -> None:
     made.run_for(11_000)
 
@@ -127,9 +136,7 @@ def test_a_late_reading_has_only_its_own_window_written_again(monkeypatch: pytes
     monkeypatch.setattr(rolling, "WINDOWS_MAX", 7)
     with cluster(size=1, options=OPTIONS) as made:
         leader = made.elect()
-        old = [made.clock.wall_ns() - HOUR_NS * 50 + place * HOUR_NS for place in range(40)]
-        submit(made, leader, set_policy(Policy("*", "*", 0, (RollUp(HOUR_NS, 0),))), write(old, [1.0] * 40))
-        made.run_for(5_000)
+        old = hours_rolled_up(made, leader, 40, since=50)
         written = _Written(monkeypatch)
         submit(made, leader, write([old[2] + 1, old[30] + 1], [3.0, math.nan]))
         made.run_for(5_000)
@@ -144,9 +151,7 @@ def test_a_round_that_looks_at_more_windows_than_it_may_goes_on_behind_them(
     monkeypatch.setattr(rolling, "WINDOWS_READ_MAX", 10)
     with cluster(size=1, options=OPTIONS) as made:
         leader = made.elect()
-        old = [made.clock.wall_ns() - HOUR_NS * 50 + place * HOUR_NS for place in range(40)]
-        submit(made, leader, set_policy(Policy("*", "*", 0, (RollUp(HOUR_NS, 0),))), write(old, [1.0] * 40))
-        made.run_for(5_000)
+        old = hours_rolled_up(made, leader, 40, since=50)
         written = _Written(monkeypatch)
         submit(made, leader, write([old[0], old[39]], [3.0, 3.0]))
         made.run_for(5_000)
@@ -234,9 +239,7 @@ def test_all_windows_of_a_round_may_have_been_emptied_and_more_than_one_holds(
     monkeypatch.setattr(rolling, "WINDOWS_MAX", 7)
     with cluster(size=1, options=OPTIONS) as made:
         leader = made.elect()
-        old = [made.clock.wall_ns() - HOUR_NS * 50 + place * HOUR_NS for place in range(40)]
-        submit(made, leader, set_policy(Policy("*", "*", 0, (RollUp(HOUR_NS, 0),))), write(old, [1.0] * 40))
-        made.run_for(5_000)
+        old = hours_rolled_up(made, leader, 40, since=50)
         submit(made, leader, write(old, [math.nan] * 40))
         made.run_for(5_000)
         assert list(values_of(leader, "t@1h.count").values()) == [0] * 40
@@ -249,9 +252,7 @@ def test_roll_ups_of_readings_that_are_gone_stay_when_older_ones_come_late() -> 
     """The series was deleted, its roll-ups were not: what has no readings any more is not empty."""
     with cluster(size=1, options=OPTIONS) as made:
         leader = made.elect()
-        old = [made.clock.wall_ns() - HOUR_NS * 50 + place * HOUR_NS for place in range(20)]
-        submit(made, leader, set_policy(Policy("*", "*", 0, (RollUp(HOUR_NS, 0),))), write(old, [1.0] * 20))
-        made.run_for(5_000)
+        old = hours_rolled_up(made, leader, 20, since=50)
         submit(made, leader, delete_series("greenhouse", "t"), write([old[0] - HOUR_NS, old[19]], [2.0, 2.0]))
         made.run_for(5_000)
         assert list(values_of(leader, "t@1h.mean").values()) == [2.0, *[1.0] * 19, 2.0]
