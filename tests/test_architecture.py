@@ -22,7 +22,7 @@ FLOOR = {
     "storage": 1,
     "state": 2,
     "consensus": 3,
-    "node": 4, "rpc": 4,
+    "node": 4, "rpc": 4, "listening": 4,
     "api": 5, "client": 5, "peers": 5, "security": 5, "web": 5, "host": 5,
     "app": 6, "assembly": 6, "service": 6, "trust": 6, "joining": 6, "admission": 6, "life": 6, "sections": 6,
     "rebuilding": 6, "webport": 6, "vitals": 6, "cli": 6, "config": 6, "__main__": 6,

@@ -5,11 +5,14 @@ CA, over TLS 1.3, that names the member that each claims to be. A certificate th
 connection on, without a restart.
 gRPC's Python has no setting for the version: TLS 1.2 is shut out by a list of its ciphers that no P-256 certificate
 can be used with (RESTRICTED_CIPHERS), and what was negotiated is looked at again here.
+Our own connections get the same certificate and the same CA through Python's ssl.
 `_fetch` is called by gRPC's threads at each handshake; everything else on the loop.
 """
 
 from __future__ import annotations
 
+import os
+import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
@@ -40,6 +43,7 @@ class PeerCredentials:
         """superseded: clusters that this node was of; their members are heard, to be told so."""
         self._material, self._cluster_id, self._superseded = material, cluster_id, superseded
         self._served = material()
+        self._contexts: tuple[TlsMaterial, ssl.SSLContext, ssl.SSLContext] | None = None
         self.server: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
             _configuration(self._served),
             self._fetch,  # type: ignore[arg-type] # None is allowed: nothing has changed
@@ -50,6 +54,23 @@ class PeerCredentials:
         """For one dial, with the certificate of now."""
         material = self._material()
         return grpc.ssl_channel_credentials(material.authority_pem, material.key_pem, material.chain_pem)
+
+    def server_context(self) -> ssl.SSLContext:
+        """For a connection of our own that was dialled, with the certificate of now."""
+        return self._contexts_of(self._material())[1]
+
+    def client_context(self) -> ssl.SSLContext:
+        """For a connection of our own that we dial; the caller says whose name to expect (host_of)."""
+        return self._contexts_of(self._material())[2]
+
+    def _contexts_of(self, material: TlsMaterial) -> tuple[TlsMaterial, ssl.SSLContext, ssl.SSLContext]:
+        if self._contexts is None or self._contexts[0] is not material:
+            contexts = (
+                _context(material, ssl.PROTOCOL_TLS_SERVER),
+                _context(material, ssl.PROTOCOL_TLS_CLIENT),
+            )
+            self._contexts = (material, *contexts)
+        return self._contexts
 
     def host_of(self, member_id: MemberId | None) -> str:
         """The name that the certificate of whom we dial must have; None: of any member."""
@@ -90,3 +111,20 @@ class PeerCredentials:
 def _configuration(material: TlsMaterial) -> grpc.ServerCertificateConfiguration:
     pair = (material.key_pem, material.chain_pem)
     return grpc.ssl_server_certificate_configuration([pair], root_certificates=material.authority_pem)
+
+
+def _context(material: TlsMaterial, protocol: int) -> ssl.SSLContext:
+    """Nobody without a certificate of this CA, whichever side dialled."""
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=material.authority_pem.decode())
+    # Python's ssl takes a certificate and its key from a file only; this one is in memory and has no name.
+    descriptor = os.memfd_create("raftberry-certificate", os.MFD_CLOEXEC)
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(material.key_pem + material.chain_pem)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+    return context

@@ -2,29 +2,30 @@
 
 Invariant: a frame is delivered only while its stream is the newest of its member and lane and the link is
 up; until the link is up the stream is not read, so that the sender's bound holds it back.
-Everything runs on the loop, in the task of the call.
+Everything runs on the loop, in the task of the stream.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from appliance.model import MemberId
-from appliance.peers.wire import BadFrame, Lane, decode_frame, split_batch
-from appliance.rpc import Call
+from appliance.peers.lanes import Incoming
+from appliance.peers.wire import BadFrame, decode_frame
+from appliance.rpc import CallOver
 from raftberry.internal.v1 import peer_pb2
 
 
 class InboundLane:
     """The receiving end of one stream, from its Hello on."""
 
-    def __init__(self, context: Call, hello: peer_pb2.Frame, lane: Lane, *, credit_bytes: int) -> None:
+    def __init__(self, stream: Incoming, hello: peer_pb2.Frame, *, credit_bytes: int) -> None:
         self.member_id = MemberId(hello.from_member)
         self.name = hello.hello.name
-        self.lane = lane
+        self.lane = stream.lane
         self.end_reason = ""
-        self._context = context
+        self._stream = stream
         self._credit_bytes = credit_bytes
         self._taken_bytes = 0
         self._credited_bytes = 0
@@ -32,7 +33,7 @@ class InboundLane:
 
     async def answer(self, refusal: peer_pb2.Refusal | None) -> None:
         """The first response: the verdict."""
-        await self._context.write(peer_pb2.ExchangeResponse(refusal=refusal).SerializeToString())
+        await self._stream.answer(peer_pb2.ExchangeResponse(refusal=refusal))
 
     async def receive(self, up: asyncio.Event, on_frame: Callable[[peer_pb2.Frame], None]) -> str:
         """Deliver frames until the stream ends or `end` is called; why it ended."""
@@ -57,10 +58,10 @@ class InboundLane:
         while True:
             if not up.is_set():
                 await up.wait()
-            data = await self._context.read()
-            if not isinstance(data, bytes):
+            frames = await self._stream.read()
+            if frames is None:
                 return "the peer ended the stream"
-            for encoded in split_batch(data):
+            for encoded in frames:
                 frame = decode_frame(encoded, sender=self.member_id)
                 if not up.is_set():
                     await up.wait()
@@ -70,18 +71,18 @@ class InboundLane:
                 self._taken_bytes += len(encoded)
             if self._taken_bytes - self._credited_bytes >= self._credit_bytes:
                 self._credited_bytes = self._taken_bytes
-                response = peer_pb2.ExchangeResponse(taken_bytes=self._taken_bytes)
-                await self._context.write(response.SerializeToString())
+                await self._stream.answer(peer_pb2.ExchangeResponse(taken_bytes=self._taken_bytes))
 
 
-async def read_hello(context: Call, *, timeout_s: float) -> peer_pb2.Frame:
-    """The first frame of a stream; BadFrame when it is none, or does not come."""
+async def read_hello(stream: Incoming, *, timeout_s: float) -> peer_pb2.Frame:
+    """The first frame of a stream; BadFrame when it is none, or does not come, CallOver when the peer has left."""
     try:
         async with asyncio.timeout(timeout_s):
-            data = await context.read()
+            frames = await stream.read()
     except TimeoutError as error:
         raise BadFrame("no Hello in time") from error
-    frames: Sequence[bytes] = split_batch(data) if isinstance(data, bytes) else ()
+    if frames is None:
+        raise CallOver
     if len(frames) != 1:
         raise BadFrame(f"{len(frames)} frames where one Hello was expected")
     hello = decode_frame(frames[0], sender=None)

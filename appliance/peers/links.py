@@ -20,10 +20,11 @@ from appliance.model import ClusterId, MemberId, hex_id
 from appliance.peers.credentials import NotWhoItClaims
 from appliance.peers.events import LinkEvents
 from appliance.peers.inbound import InboundLane, read_hello
+from appliance.peers.lanes import Incoming
 from appliance.peers.outbound import LaneEvents, OutboundLane
 from appliance.peers.server import PeerServer
-from appliance.peers.wire import LANE_KEY, BadFrame, Lane, PeerAddress, tell_node
-from appliance.rpc import Call, CallOver
+from appliance.peers.wire import BadFrame, Lane, PeerAddress, tell_node
+from appliance.rpc import CallOver
 from raftberry.internal.v1 import peer_pb2
 
 log = logging.getLogger(__name__)
@@ -93,38 +94,35 @@ class PeerLinks:
         link = self._links.get(member_id)
         return link is not None and link.up.is_set()
 
-    async def _exchange(self, context: Call) -> None:
+    async def _exchange(self, stream: Incoming) -> None:
         """Serve one stream a peer dialled, to its end."""
         status, reason = grpc.StatusCode.ABORTED, "the peer closed the connection"
         inbound: InboundLane | None = None
         try:
-            hello = await read_hello(context, timeout_s=self._server.options.hello_timeout_s)
+            hello = await read_hello(stream, timeout_s=self._server.options.hello_timeout_s)
             if self._server.credentials is not None:
                 cluster_id = ClusterId(hello.hello.cluster_id)
-                self._server.credentials.check(
-                    context.auth_context(), MemberId(hello.from_member), cluster_id
-                )
+                self._server.credentials.check(stream.auth_context(), MemberId(hello.from_member), cluster_id)
             credit_bytes = self._server.options.credit_bytes
-            inbound = InboundLane(context, hello, _lane_of(context), credit_bytes=credit_bytes)
+            inbound = InboundLane(stream, hello, credit_bytes=credit_bytes)
             reason = await self._serve(inbound, hello)
         except BadFrame as error:
             status, reason = grpc.StatusCode.INVALID_ARGUMENT, f"bad frame: {error}"
-            name = inbound.name if inbound else context.peer()
+            name = inbound.name if inbound else stream.peer()
             log.warning("ended a stream that carried no frame of ours: peer=%s reason=%s", name, error)
         except NotWhoItClaims as error:
             status, reason = grpc.StatusCode.UNAUTHENTICATED, f"refused: {error}"
-            log.warning("refused a stranger: peer=%s reason=%s", context.peer(), error)
+            log.warning("refused a stranger: peer=%s reason=%s", stream.peer(), error)
         except CallOver:
             reason = "the peer left before it was answered"
         except Exception as error:
             status, reason = grpc.StatusCode.INTERNAL, f"{type(error).__name__} while serving the stream"
-            log.exception("ended a stream: peer=%s", inbound.name if inbound else context.peer())
+            log.exception("ended a stream: peer=%s", inbound.name if inbound else stream.peer())
         finally:
             link = self._links.get(inbound.member_id) if inbound else None
             if inbound is not None and link is not None:
                 link.detach(inbound, reason)
-        if reason:
-            await context.abort(status, reason)
+        await stream.end(status, reason)
 
     async def _serve(self, inbound: InboundLane, hello: peer_pb2.Frame) -> str:
         """From the verdict to the end of the stream; the reason if it is us who end it."""
@@ -242,13 +240,6 @@ class _Link:
 
 def _ignore(*_arguments: object) -> None:
     """The bulk lane's events: the link is what the live lane says."""
-
-
-def _lane_of(context: Call) -> Lane:
-    for key, value in context.invocation_metadata() or ():
-        if key == LANE_KEY and value in (Lane.LIVE.value, Lane.BULK.value):
-            return Lane(value)
-    raise BadFrame("a stream that names no lane")
 
 
 def _not_a_member(inbound: InboundLane) -> peer_pb2.Refusal:

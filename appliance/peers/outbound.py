@@ -1,8 +1,8 @@
-"""One lane we dial: a bounded queue of frames, the stream that carries them, dialling again.
+"""One lane we dial: the stream that carries frames, how much may be under way on it, dialling again.
 
-Invariant: the bytes queued or sent that the peer has not reported as taken never exceed
+Invariant: the bytes sent that the peer has not reported as taken never exceed
 in_flight_bytes_max, but for one larger frame that travels alone. A frame is sent once, on the connection
-that was up when it was queued, or never: what a broken connection held is dropped.
+that was up then, or never: what a broken connection held is dropped.
 Everything runs on the loop.
 """
 
@@ -11,31 +11,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import grpc
 import grpc.aio
 
 from appliance.peers.credentials import PeerCredentials
+from appliance.peers.dialling import dial
+from appliance.peers.lanes import Outgoing
 from appliance.peers.wire import (
-    EXCHANGE,
     FRAME_BYTES_MAX,
-    LANE_KEY,
     BadFrame,
     Lane,
     PeerAddress,
     PeerOptions,
     decode_response,
-    encode_batch,
-    open_channel,
 )
 from raftberry.internal.v1 import peer_pb2
 
 log = logging.getLogger(__name__)
-
-Stream = grpc.aio.StreamStreamCall[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +64,7 @@ class OutboundLane:
         self._rng = rng
         self._gate = gate
         self._kicked = asyncio.Event()
-        self._waiting = asyncio.Event()
-        self._queue: deque[bytes] = deque()
+        self._stream: Outgoing | None = None
         self._pending_bytes = 0
         self._taken_bytes = 0
         self._last_failure = ""
@@ -84,17 +77,16 @@ class OutboundLane:
         return self._pending_bytes
 
     def send(self, frame: bytes) -> bool:
-        """Queue an encoded frame; False when there is no connection or no room."""
+        """An encoded frame; False when there is no connection or no room."""
         assert len(frame) <= FRAME_BYTES_MAX
-        if not self.connected.is_set():
+        if self._stream is None:
             return False
         fits = self._pending_bytes + len(frame) <= self._options.in_flight_bytes_max
         # Up to credit_bytes the peer may have taken without a word: that is an empty lane.
         if not fits and self._pending_bytes > self._options.credit_bytes:
             return False
         self._pending_bytes += len(frame)
-        self._queue.append(frame)
-        self._waiting.set()
+        self._stream.send(frame)
         return True
 
     def dial_now(self) -> None:
@@ -134,74 +126,50 @@ class OutboundLane:
         """One connection from dial to end; True if the peer accepted us."""
         was_connected = False
         reason = "stopped"
+        stream: Outgoing | None = None
         try:
-            channel = await open_channel(
-                self._peer.address, self._options, self._credentials, self._peer.member_id
-            )
-            async with channel:
-                stream = await self._introduce(channel)
-                if stream is None:
-                    return False
-                was_connected = True
-                self._set_connected()
-                reason = await self._carry(stream)
+            async with asyncio.timeout(self._options.hello_timeout_s):
+                stream = await dial(self._peer, self._lane, self._options, self._credentials)
+                was_connected = await self._introduce(stream)
+            if not was_connected:
+                return False
+            self._set_connected(stream)
+            reason = await self._carry(stream)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError, BadFrame, OSError) as error:
             reason = _describe(error)
         finally:
             if was_connected:
                 self._set_down(reason)
+            if stream is not None:
+                await stream.close()
         if not was_connected:
             self._log_failure(reason)
         return was_connected
 
-    async def _introduce(self, channel: grpc.aio.Channel) -> Stream | None:
-        """The stream once the peer has accepted our Hello; None when it refused."""
-        hello = self._events.hello().SerializeToString()
-        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(EXCHANGE)
-        stream = method(metadata=((LANE_KEY, self._lane.value),))
-        async with asyncio.timeout(self._options.hello_timeout_s):
-            await stream.write(encode_batch([hello]))
-            data = await stream.read()
-        if not isinstance(data, bytes):
-            raise OSError(await _end_of(stream))
-        response = decode_response(data)
+    async def _introduce(self, stream: Outgoing) -> bool:
+        """Whether the peer has accepted our Hello."""
+        stream.send(self._events.hello().SerializeToString())
+        responses = await stream.read()
+        if responses is None:
+            raise OSError(await stream.why_ended())
+        response = decode_response(responses[0])
+        if response.end_reason:
+            raise OSError(response.end_reason)
         if not response.HasField("refusal"):
-            return stream
+            return True
         self._log_failure(f"refused our hello: {response.refusal.message}")
         self._events.on_refused(response.refusal)
-        return None
+        return False
 
-    async def _carry(self, stream: Stream) -> str:
-        """Write what is queued and read credit until the stream ends; why it ended."""
-        writer = asyncio.create_task(self._write(stream))
-        try:
-            while True:
-                data = await stream.read()
-                if not isinstance(data, bytes):
-                    return await _end_of(stream)
-                self._credit(decode_response(data).taken_bytes)
-        finally:
-            writer.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
-
-    async def _write(self, stream: Stream) -> None:
-        try:
-            while True:
-                while not self._queue:
-                    self._waiting.clear()
-                    await self._waiting.wait()
-                await stream.write(encode_batch(self._take_batch()))
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            # The stream has ended: the reader sees the same, with the reason.
-            stream.cancel()
-
-    def _take_batch(self) -> list[bytes]:
-        batch = [self._queue.popleft()]
-        size_bytes = len(batch[0])
-        while self._queue and size_bytes + len(self._queue[0]) <= self._options.batch_bytes:
-            batch.append(self._queue.popleft())
-            size_bytes += len(batch[-1])
-        return batch
+    async def _carry(self, stream: Outgoing) -> str:
+        """Read credit until the stream ends; why it ended."""
+        while (responses := await stream.read()) is not None:
+            for data in responses:
+                response = decode_response(data)
+                if response.end_reason:
+                    return response.end_reason
+                self._credit(response.taken_bytes)
+        return await stream.why_ended()
 
     def _credit(self, taken_bytes: int) -> None:
         newly = taken_bytes - self._taken_bytes
@@ -210,8 +178,8 @@ class OutboundLane:
         self._taken_bytes = taken_bytes
         self._pending_bytes -= newly
 
-    def _set_connected(self) -> None:
-        self._taken_bytes = 0
+    def _set_connected(self, stream: Outgoing) -> None:
+        self._stream, self._taken_bytes = stream, 0
         self._last_failure = ""
         self.connected.set()
         peer, lane = self._peer, self._lane.value
@@ -219,9 +187,9 @@ class OutboundLane:
         self._events.on_connected()
 
     def _set_down(self, reason: str) -> None:
+        self._stream = None
+        self._kicked.clear()
         self.connected.clear()
-        self._queue.clear()
-        self._waiting.clear()
         self._pending_bytes = 0
         log.info("lost a peer: peer=%s lane=%s reason=%s", self._peer.name, self._lane.value, reason)
         self._events.on_down(reason)
@@ -232,12 +200,6 @@ class OutboundLane:
             self._last_failure = reason
             peer, lane = self._peer, self._lane.value
             log.info("no link: peer=%s address=%s lane=%s reason=%s", peer.name, peer.address, lane, reason)
-
-
-async def _end_of(stream: Stream) -> str:
-    code = await stream.code()
-    details = await stream.details()
-    return f"{code.name}: {details}" if details else f"stream ended ({code.name})"
 
 
 def _describe(error: BaseException) -> str:

@@ -7,6 +7,7 @@ comes before the links do is refused as unavailable and dialled again by the pee
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Awaitable, Callable
 
 import grpc
@@ -15,13 +16,15 @@ from google.protobuf.message import DecodeError
 from appliance.errors import ConfigurationError
 from appliance.model import MemberId
 from appliance.peers.credentials import NotWhoItClaims, PeerCredentials
+from appliance.peers.lanes import Incoming, IncomingCall
+from appliance.peers.port import PeerPort
 from appliance.peers.wire import SERVICE, PeerOptions, server_options, split_address
 from appliance.rpc import Call, Server
 from raftberry.internal.v1 import peer_pb2
 
 log = logging.getLogger(__name__)
 
-Exchange = Callable[[Call], Awaitable[None]]
+Exchange = Callable[[Incoming], Awaitable[None]]
 AnswerReplace = Callable[[peer_pb2.ReplaceRequest], Awaitable[peer_pb2.ReplaceResponse]]
 
 
@@ -41,6 +44,7 @@ class PeerServer:
         self.credentials = credentials
         self.options = options or PeerOptions()
         self._server: Server | None = None
+        self._port: PeerPort | None = None
         self._exchange: Exchange | None = None
         self.answer_authority: Callable[[MemberId], bytes] | None = None
         """The CA with its key for that member; NotWhoItClaims. None: this node does not hold it."""
@@ -62,7 +66,7 @@ class PeerServer:
         service = grpc.method_handlers_generic_handler(SERVICE, handlers)
         server = Server((service,), options=server_options(self.options))
         try:
-            self.port = self._bind(server)
+            self._bind(server)
         except ConfigurationError:
             await server.stop(None)
             raise
@@ -71,6 +75,9 @@ class PeerServer:
 
     async def stop(self) -> None:
         """Close the port and end what is under way."""
+        if self._port is not None:
+            await self._port.close()
+            self._port = None
         if self._server is not None:
             await self._server.stop(None)
             self._server = None
@@ -79,17 +86,27 @@ class PeerServer:
         """Who serves the streams from now on; None: nobody."""
         self._exchange = exchange
 
-    def _bind(self, server: Server) -> int:
-        address = self._listen_address
+    def _bind(self, server: Server) -> None:
+        """gRPC's socket has a name that nobody can guess, in no directory."""
+        address, name = self._listen_address, f"raftberry-peers-{secrets.token_hex(16)}"
+        port = PeerPort(
+            address,
+            serve=self._serve_lane,
+            grpc_socket=f"\0{name}",
+            credentials=self.credentials,
+            options=self.options,
+        )
         try:
             split_address(address)
-            return server.listen(address, self.credentials.server if self.credentials else None)
+            server.listen(f"unix-abstract:{name}", self.credentials.server if self.credentials else None)
+            self.port = port.open()
         except (OSError, ValueError) as error:
             raise ConfigurationError(
                 f"cannot listen for peers on {address}: {error}; "
                 "another process may hold the port, or the address is not of this machine; "
                 "set --peer-address"
             ) from error
+        self._port = port
 
     async def _found(self, data: bytes, context: Call) -> bytes:
         try:
@@ -128,6 +145,10 @@ class PeerServer:
         return (await self.answer_replace(request)).SerializeToString()
 
     async def _serve_exchange(self, _requests: object, context: Call) -> None:
+        await self._serve_lane(IncomingCall(context))
+
+    async def _serve_lane(self, lane: Incoming) -> None:
         if self._exchange is None:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "this node has not joined its cluster yet")
-        await self._exchange(context)
+            await lane.end(grpc.StatusCode.UNAVAILABLE, "this node has not joined its cluster yet")
+        else:
+            await self._exchange(lane)

@@ -12,12 +12,13 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from appliance.addresses import join_address
 from appliance.limits import ENTRY_BYTES_MAX, KIB, MIB, PEER_IN_FLIGHT_BYTES_MAX
 from appliance.model import MemberId
 from appliance.peers.credentials import PeerCredentials
@@ -29,6 +30,9 @@ FOUND: Final = f"/{SERVICE}/Found"
 REPLACE: Final = f"/{SERVICE}/Replace"
 FETCH_AUTHORITY: Final = f"/{SERVICE}/FetchAuthority"
 LANE_KEY: Final = "lane"
+
+BATCH_BYTES: Final = 256 * KIB
+"""Frames that wait are joined into one message of gRPC up to this size."""
 
 FRAME_BYTES_MAX: Final = ENTRY_BYTES_MAX + 1 * MIB
 """One frame: an entry of the largest size and what travels around it."""
@@ -49,6 +53,15 @@ class Lane(Enum):
     BULK = "bulk"
 
 
+LANE_OF_PRELUDE: Final = {f"raftberry 1 {lane.value}\n".encode(): lane for lane in Lane}
+"""How a connection of our own begins: the version of what follows, and the lane."""
+
+PRELUDE_BYTES: Final = 17
+
+assert all(len(prelude) == PRELUDE_BYTES for prelude in LANE_OF_PRELUDE)
+assert BATCH_BYTES < MESSAGE_BYTES_MAX - FRAME_BYTES_MAX
+
+
 @dataclass(frozen=True, slots=True)
 class PeerAddress:
     """Where a peer listens. address is HOST:PORT; the host may be a name, looked up at each dial."""
@@ -65,24 +78,25 @@ class PeerOptions:
     in_flight_bytes_max: int = PEER_IN_FLIGHT_BYTES_MAX
     credit_bytes: int = 64 * KIB
     """The receiver reports what it took each time this much has come together."""
-    batch_bytes: int = 256 * KIB
-    """Frames that wait are joined into one message up to this size."""
     reconnect_delay_s_min: float = 0.05
     reconnect_delay_s_max: float = 1.0
     hello_timeout_s: float = 3.0
     """From the dial, or the first byte, to the verdict on Hello."""
     keepalive_s: float = 2.0
     keepalive_timeout_s: float = 4.0
-    """Without a TCP acknowledgement. A paused process acknowledges: it keeps its connections for gRPC's own minute."""
+    """Without a TCP acknowledgement. A paused process acknowledges: it keeps its connections."""
 
     def __post_init__(self) -> None:
         assert 0 < self.credit_bytes < self.in_flight_bytes_max
-        assert self.batch_bytes < MESSAGE_BYTES_MAX - FRAME_BYTES_MAX
         assert 0 < self.reconnect_delay_s_min <= self.reconnect_delay_s_max
 
 
 class BadFrame(Exception):
     """A peer sent what is not a frame of its own; the stream ends."""
+
+
+def prelude_of(lane: Lane) -> bytes:
+    return next(prelude for prelude, named in LANE_OF_PRELUDE.items() if named is lane)
 
 
 def encode_batch(frames: Sequence[bytes]) -> bytes:
@@ -148,8 +162,8 @@ async def open_channel(
 
     With credentials only member_id (None: any member) is spoken to, wherever the address leads.
 
-    The name is looked up by the system's resolver (gRPC's own knows no mDNS: `pi-1.local`). A channel
-    serves one attempt, so gRPC's own reconnecting and its backoff never come into play.
+    The name is looked up by the system's resolver (gRPC's own knows no mDNS). A channel serves one attempt, so
+    gRPC's own reconnecting and its backoff never come into play.
     """
     host, port = split_address(address)
     target = await _resolve(host, port)
@@ -175,15 +189,26 @@ def split_address(address: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-async def _resolve(host: str, port: int) -> str:
+async def addresses_of(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[Any, ...]]]:
+    """What to connect to, IPv4 first; OSError when there is nothing.
+
+    The name is looked up by the system's resolver, which knows mDNS (`pi-1.local`).
+    """
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    v4 = [str(item[4][0]) for item in found if item[0] is socket.AF_INET]
-    v6 = [str(item[4][0]) for item in found if item[0] is socket.AF_INET6]
-    if v4:
-        return "ipv4:" + ",".join(f"{address}:{port}" for address in v4)
-    if v6:
-        return "ipv6:" + ",".join(f"[{address}]:{port}" for address in v6)
-    raise OSError(f"{host} has neither an IPv4 nor an IPv6 address")
+    places: list[tuple[socket.AddressFamily, tuple[Any, ...]]] = [
+        (item[0], item[4]) for item in found if item[0] in (socket.AF_INET, socket.AF_INET6)
+    ]
+    if not places:
+        raise OSError(f"{host} has neither an IPv4 nor an IPv6 address")
+    return sorted(places, key=lambda place: place[0] is not socket.AF_INET)
+
+
+async def _resolve(host: str, port: int) -> str:
+    """As gRPC takes it: addresses of one family."""
+    places = await addresses_of(host, port)
+    family = places[0][0]
+    targets = [join_address(str(where[0]), port) for kind, where in places if kind is family]
+    return f"{'ipv4' if family is socket.AF_INET else 'ipv6'}:{','.join(targets)}"
 
 
 def tell_node(call: Callable[..., R], *arguments: object) -> R:

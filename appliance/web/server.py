@@ -22,6 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from appliance.errors import ConfigurationError
+from appliance.listening import listening_sockets
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class WebServer:
         loop = asyncio.get_running_loop()
         make = partial(_Protocol, config=self._config, server_state=self._state, app_state={}, _loop=loop)
         try:
-            for listener in _listeners(self._address):
+            for listener in listening_sockets(self._address, backlog=BACKLOG):
                 self._servers.append(
                     await loop.create_server(make, sock=listener, ssl=self._tls, backlog=BACKLOG)
                 )
@@ -128,25 +129,3 @@ class WebServer:
         for connection in list(self._state.connections):
             connection.transport.abort()
         log.info("web port closed address=%s port=%d", self._address, self.port)
-
-
-def _listeners(address: str) -> list[socket.socket]:
-    """A bound socket for each address of the host. Here, because uvloop would start four threads to look a name up."""
-    host, _, port = address.rpartition(":")
-    found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    listeners: list[socket.socket] = []
-    try:
-        for family, kind, protocol, _, where in found:
-            listener = socket.socket(family, kind, protocol)
-            listeners.append(listener)
-            listener.setblocking(False)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listener.bind(where)
-            listener.listen(BACKLOG)
-    except OSError:
-        for listener in listeners:
-            listener.close()
-        raise
-    return listeners

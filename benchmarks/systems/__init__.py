@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from benchmarks.systems.bare import Bare
 from benchmarks.systems.etcd import Etcd
 from benchmarks.systems.influxdb import Influxdb
 from benchmarks.systems.nats import Nats
@@ -18,6 +19,8 @@ __all__ = ["Etcd", "System", "make"]
 
 MAKE: Final[dict[str, Callable[[Path], System]]] = {
     "raftberry": Raftberry,
+    "bare": Bare,
+    "bare-grpc": lambda folder: Bare(folder, is_grpc=True),
     "etcd": Etcd,
     "etcd-500ms": lambda folder: Etcd(folder, election_ms=500),
     "nats": Nats,

@@ -22,6 +22,7 @@ from appliance.client import authority, joining
 from raftberry.internal.v1 import peer_pb2
 from raftberry.v1 import join_pb2
 from tests.process import test_attacks as attacks
+from tests.process import test_attacks_lanes as lanes
 from tests.process import weakened
 from tests.process.nodes import READY_TIMEOUT_S, Program, wait_for
 from tests.process.secured import SecuredCluster, SecuredNode, token_of
@@ -69,7 +70,7 @@ def trust_every_certificate(patch: Patch) -> None:
     patch.setattr(joining, "join", join_anybody)
 
 
-CASES = (
+PORT_CASES = (
     Case(
         attacks.test_without_a_certificate_the_peer_port_says_nothing,
         weakened.ask_peers_for_no_certificate,
@@ -186,6 +187,46 @@ CASES = (
         "assert Path(node.socket",
     ),
 )
+LANE_CASES = (
+    Case(
+        lanes.test_without_a_certificate_a_lane_says_nothing,
+        weakened.ask_peers_for_no_certificate,
+        "assert said is None",
+    ),
+    Case(
+        lanes.test_a_certificate_of_another_ca_opens_no_lane,
+        weakened.ask_peers_for_no_certificate,
+        "assert answers(",
+    ),
+    Case(
+        lanes.test_an_expired_certificate_opens_no_lane,
+        weakened.ask_peers_for_no_certificate,
+        "assert answers(",
+    ),
+    Case(
+        lanes.test_a_certificate_that_is_no_members_opens_no_lane,
+        weakened.believe_who_a_peer_says_it_is,
+        "assert is_refused(",
+    ),
+    Case(
+        lanes.test_a_member_opens_no_lane_in_the_name_of_another,
+        weakened.believe_who_a_peer_says_it_is,
+        "assert is_refused(",
+        is_in_sample=True,
+    ),
+    Case(lanes.test_tls_below_1_3_opens_no_lane, weakened.take_lanes_over_tls_1_2, "assert answers("),
+    Case(
+        lanes.test_a_pickle_in_a_lane_is_never_loaded,
+        weakened.unpickle_frames,
+        "assert not marker.exists()",
+    ),
+    Case(
+        lanes.test_a_byte_a_second_is_no_way_to_hold_a_lane,
+        weakened.wait_for_handshakes,
+        "slow lanes to be closed",
+    ),
+)
+CASES = (*PORT_CASES, *LANE_CASES)
 SAMPLE = [case for case in CASES if case.is_in_sample]
 """Half a minute: what stops bytes that nobody should read."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import ssl
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
@@ -31,10 +32,10 @@ from appliance.api import access as gate
 from appliance.api import server as client_port
 from appliance.api.calls import Context, Handler, abort
 from appliance.errors import RaftberryError
-from appliance.model import MemberId
+from appliance.model import MemberId, TlsMaterial
 from appliance.node.access import Access, Caller, TokenCaller
 from appliance.node.acquaintance import Acquaintances
-from appliance.peers import inbound, links, wire
+from appliance.peers import credentials, inbound, lanes, links, wire
 from appliance.peers import server as peer_port
 from appliance.peers.credentials import PeerCredentials
 from appliance.state.access import AccessTable
@@ -55,6 +56,7 @@ def _nothing(*_: object, **__: object) -> None:
 def ask_peers_for_no_certificate(patch: Patch) -> None:
     create = grpc.dynamic_ssl_server_credentials
     patch.setattr(grpc, "dynamic_ssl_server_credentials", lambda first, fetch, **_: create(first, fetch))
+    _change_contexts(patch, verify_mode=ssl.CERT_NONE)
     # Otherwise this node is alone: without certificates its peers are nobody as well.
     believe_who_a_peer_says_it_is(patch)
 
@@ -82,8 +84,26 @@ def speak_tls_1_2(_patch: Patch) -> None:
     assert os.environ[main.CIPHERS_VARIABLE] == TLS_1_2_CIPHERS
 
 
+def take_lanes_over_tls_1_2(patch: Patch) -> None:
+    _change_contexts(patch, minimum_version=ssl.TLSVersion.TLSv1_2)
+
+
+def _change_contexts(patch: Patch, **changes: Any) -> None:
+    """Of who is dialled without gRPC."""
+    make = credentials._context
+
+    def make_weaker(material: TlsMaterial, protocol: int) -> ssl.SSLContext:
+        context = make(material, protocol)
+        if protocol == ssl.PROTOCOL_TLS_SERVER:
+            for name, value in changes.items():
+                setattr(context, name, value)
+        return context
+
+    patch.setattr(credentials, "_context", make_weaker)
+
+
 def unpickle_messages(patch: Patch) -> None:
-    patch.setattr(inbound, "split_batch", _or_unpickle(wire.split_batch))
+    patch.setattr(lanes, "split_batch", _or_unpickle(wire.split_batch))
 
 
 def unpickle_frames(patch: Patch) -> None:
@@ -138,6 +158,8 @@ def use_invites_for_ever(patch: Patch) -> None:
 
 def wait_for_handshakes(patch: Patch) -> None:
     _change_options(patch, {"grpc.server_handshake_timeout_ms": HOUR_MS})
+    # Of the peer port: as long to say what a connection is.
+    patch.setattr(peer_port, "PeerOptions", lambda: wire.PeerOptions(hello_timeout_s=HOUR_MS / 1_000))
 
 
 def take_messages_of_any_size(patch: Patch) -> None:
