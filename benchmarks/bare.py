@@ -234,7 +234,9 @@ def _service(name: str, handlers: dict[str, Any]) -> grpc.GenericRpcHandler:
 async def _serve(me: int, clients: str, peers: list[str], folder: Path, *, is_grpc: bool) -> None:
     loop, node, tasks = asyncio.get_running_loop(), Bare(me, folder), set[asyncio.Task[None]]()
     if is_grpc:
-        exchange: dict[str, Any] = {"Exchange": grpc.stream_stream_rpc_method_handler(partial(_exchange, node))}
+        exchange: dict[str, Any] = {
+            "Exchange": grpc.stream_stream_rpc_method_handler(partial(_exchange, node))
+        }
         others = Server((_service("bare", exchange),), options=[("grpc.max_receive_message_length", -1)])
         others.listen(peers[me])
         others.start()

@@ -1,21 +1,29 @@
-"""What the machine and the load client can do without any system: flushes of the disk, calls to an empty echo."""
+"""What can be had without any system: flushes of the disk, calls to an empty echo, nodes of the given parts alone."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from benchmarks import writing
 from benchmarks.client import PROGRAM, Load
 from benchmarks.figures import Figures
+from benchmarks.systems import make
 from tests.process.nodes import free_port
 
 FLUSHES: Final = 200
 DISK: Final = "disk"
 ECHO: Final = "echo"
+PARTS: Final = "bare"
+PARTS_LOADS: Final = tuple(
+    load for load in (*writing.UNARY, *writing.STREAM) if load.key in ("unary-1", "unary-64", "stream-1-deep")
+)
 
 
 def measure_disk(figures: Figures, folder: Path) -> None:
@@ -68,3 +76,19 @@ def measure_echo(figures: Figures, *, seconds: float) -> None:
     finally:
         server.kill()
         server.wait()
+
+
+def measure_parts(figures: Figures, folder: Path, *, seconds: float) -> None:
+    """What no design can do better that is made of these parts (bare.py). Nothing can be read back."""
+    system = make(PARTS, folder / PARTS)
+    system.start()
+    try:
+        for number, load in enumerate(PARTS_LOADS):
+            alone = replace(load, key=f"parts-{load.key}", title=f"nothing but the given parts: {load.title}")
+            extent = ("--seconds", seconds, "--skip-read-back")
+            writing.measure(
+                figures, system, folder, alone, extent, first_series=number * writing.SERIES_APART
+            )
+    finally:
+        system.stop()
+        shutil.rmtree(folder / PARTS, ignore_errors=True)

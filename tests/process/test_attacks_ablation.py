@@ -191,17 +191,17 @@ LANE_CASES = (
     Case(
         lanes.test_without_a_certificate_a_lane_says_nothing,
         weakened.ask_peers_for_no_certificate,
-        "assert said is None",
+        "assert not said",
     ),
     Case(
         lanes.test_a_certificate_of_another_ca_opens_no_lane,
         weakened.ask_peers_for_no_certificate,
-        "assert answers(",
+        "assert not answers(",
     ),
     Case(
         lanes.test_an_expired_certificate_opens_no_lane,
         weakened.ask_peers_for_no_certificate,
-        "assert answers(",
+        "assert not answers(",
     ),
     Case(
         lanes.test_a_certificate_that_is_no_members_opens_no_lane,
@@ -214,7 +214,7 @@ LANE_CASES = (
         "assert is_refused(",
         is_in_sample=True,
     ),
-    Case(lanes.test_tls_below_1_3_opens_no_lane, weakened.take_lanes_over_tls_1_2, "assert answers("),
+    Case(lanes.test_tls_below_1_3_opens_no_lane, weakened.take_lanes_over_tls_1_2, "assert not answers("),
     Case(
         lanes.test_a_pickle_in_a_lane_is_never_loaded,
         weakened.unpickle_frames,

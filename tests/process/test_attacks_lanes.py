@@ -93,7 +93,7 @@ def test_without_a_certificate_a_lane_says_nothing(
 ) -> None:
     for node in cluster.nodes:
         said = answers(node, trusting(node, None, tmp_path), hello_of(node, cluster.nodes[1]))
-        assert said is None
+        assert not said
 
 
 def test_a_certificate_of_another_ca_opens_no_lane(
@@ -102,7 +102,7 @@ def test_a_certificate_of_another_ca_opens_no_lane(
     node, victim = cluster.nodes[:2]
     cluster_id, member_id = ids_of(victim)
     pem = forged_pem(Authority.create(cluster_id), cluster_id, member_id, end=profile.NEVER)
-    assert answers(node, trusting(node, pem, tmp_path), hello_of(node, victim)) is None
+    assert not answers(node, trusting(node, pem, tmp_path), hello_of(node, victim))
 
 
 def test_an_expired_certificate_opens_no_lane(
@@ -110,7 +110,7 @@ def test_an_expired_certificate_opens_no_lane(
 ) -> None:
     node, victim = cluster.nodes[:2]
     pem = forged_pem(authority_of(node), *ids_of(victim), end=datetime(2020, 1, 1, tzinfo=UTC))
-    assert answers(node, trusting(node, pem, tmp_path), hello_of(node, victim)) is None
+    assert not answers(node, trusting(node, pem, tmp_path), hello_of(node, victim))
 
 
 def test_a_certificate_that_is_no_members_opens_no_lane(
@@ -133,7 +133,7 @@ def test_tls_below_1_3_opens_no_lane(cluster: SecuredCluster, meanwhile: Meanwhi
     node, other = cluster.nodes[:2]
     context = trusting(node, own_pem(other), tmp_path)
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
-    assert answers(node, context, b"no frame") is None
+    assert not answers(node, context, b"no frame")
 
 
 def test_a_pickle_in_a_lane_is_never_loaded(
