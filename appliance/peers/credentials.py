@@ -118,6 +118,9 @@ def _context(material: TlsMaterial, protocol: int) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
+    if protocol == ssl.PROTOCOL_TLS_SERVER:
+        # A session that is taken up again is not verified again: each connection shows its certificate.
+        context.num_tickets = 0
     context.load_verify_locations(cadata=material.authority_pem.decode())
     # Python's ssl takes a certificate and its key from a file only; this one is in memory and has no name.
     descriptor = os.memfd_create("raftberry-certificate", os.MFD_CLOEXEC)

@@ -8,8 +8,11 @@ that has only gRPC ends the connection, or answers something else: to it these b
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 import ssl
+from typing import Any, Final
 
 from appliance.peers.credentials import PeerCredentials
 from appliance.peers.lanes import Outgoing, OutgoingCall, OutgoingMessages
@@ -26,6 +29,12 @@ from appliance.peers.wire import (
     prelude_of,
     split_address,
 )
+
+CONNECT_S_MAX: Final = 0.5
+"""For an address, if there is another one to try."""
+
+HOSTNAME_MISMATCH: Final = 62
+"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH."""
 
 
 async def dial(
@@ -46,15 +55,16 @@ async def dial(
 
 
 async def _connect(address: str, options: PeerOptions) -> socket.socket:
-    """To the first of the host's addresses that answers."""
-    loop = asyncio.get_running_loop()
+    """To the first of the host's addresses that answers: a board with a cable and a radio has two, one may be dead."""
+    places = await addresses_of(*split_address(address))
     failure = OSError(f"{address} has no address")
-    for family, where in await addresses_of(*split_address(address)):
+    for number, (family, where) in enumerate(places, start=1):
         connection = socket.socket(family, socket.SOCK_STREAM)
         try:
             connection.setblocking(False)
             watch_over(connection, options)
-            await loop.sock_connect(connection, where)
+            async with asyncio.timeout(CONNECT_S_MAX if number < len(places) else None):
+                await _connected(connection, where)
             return connection
         except OSError as error:
             connection.close()
@@ -63,6 +73,25 @@ async def _connect(address: str, options: PeerOptions) -> socket.socket:
             connection.close()
             raise
     raise failure
+
+
+async def _connected(connection: socket.socket, where: tuple[Any, ...]) -> None:
+    """By hand: uvloop would have a thread look the address up, which names that lead nowhere keep busy."""
+    code = connection.connect_ex(where)
+    if code == errno.EINPROGRESS:
+        loop = asyncio.get_running_loop()
+        is_writable = asyncio.Event()
+        loop.add_writer(connection, is_writable.set)
+        try:
+            await is_writable.wait()
+        finally:
+            loop.remove_writer(connection)
+        code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
+    if connection.getsockname() == connection.getpeername():
+        # Where nobody listens on a port that the system also gives out, TCP may connect a socket to itself.
+        raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
 
 
 async def _is_prelude_taken(connection: socket.socket, prelude: bytes) -> bool:
@@ -93,7 +122,9 @@ async def _begin(
             lambda: stream, sock=connection, ssl=credentials.client_context(), server_hostname=host
         )
     except ssl.CertificateError as error:
-        raise OSError(f"its certificate is not that of {host}: {error.verify_message}") from error
+        is_other = error.verify_code == HOSTNAME_MISMATCH
+        what = f"its certificate is not that of {host}" if is_other else "its certificate is not valid here"
+        raise OSError(f"{what}: {error.verify_message}") from error
     return stream
 
 

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic_ns
+from typing import Final
 
 from appliance.model import MemberId
 from appliance.peers.lanes import Incoming
 from appliance.peers.wire import BadFrame, decode_frame
 from appliance.rpc import CallOver
 from raftberry.internal.v1 import peer_pb2
+
+TURN_NS: Final = 2_000_000
+"""Frames that came together are handed on for so long, then everything else on the loop has its turn."""
 
 
 class InboundLane:
@@ -39,6 +44,12 @@ class InboundLane:
         """Deliver frames until the stream ends or `end` is called; why it ended."""
         if self.end_reason:
             return self.end_reason
+
+        def left() -> None:
+            if not up.is_set():  # nobody reads: what waits must not be delivered once it is up
+                self.end("the peer ended the stream")
+
+        self._stream.tell_end(left)
         self._receiver = asyncio.create_task(self._receive(up, on_frame))
         try:
             await asyncio.wait([self._receiver])
@@ -61,6 +72,7 @@ class InboundLane:
             frames = await self._stream.read()
             if frames is None:
                 return "the peer ended the stream"
+            turn_ends_ns = monotonic_ns() + TURN_NS
             for encoded in frames:
                 frame = decode_frame(encoded, sender=self.member_id)
                 if not up.is_set():
@@ -69,6 +81,9 @@ class InboundLane:
                     return self.end_reason
                 on_frame(frame)
                 self._taken_bytes += len(encoded)
+                if monotonic_ns() > turn_ends_ns:
+                    await asyncio.sleep(0)
+                    turn_ends_ns = monotonic_ns() + TURN_NS
             if self._taken_bytes - self._credited_bytes >= self._credit_bytes:
                 self._credited_bytes = self._taken_bytes
                 await self._stream.answer(peer_pb2.ExchangeResponse(taken_bytes=self._taken_bytes))

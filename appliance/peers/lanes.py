@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -20,6 +21,11 @@ from appliance.rpc import Call
 from raftberry.internal.v1 import peer_pb2
 
 Stream = grpc.aio.StreamStreamCall[bytes, bytes]
+
+
+def origin_of(call: Call) -> str:
+    """HOST:PORT of who made a call on the peer port: the relay's end of gRPC's socket is named for it (port.py)."""
+    return unquote(call.peer().rpartition("/")[2])
 
 
 class Outgoing(Protocol):
@@ -52,6 +58,10 @@ class Incoming(Protocol):
         """Frames; None: the peer ended it. BadFrame."""
         ...
 
+    def tell_end(self, tell: Callable[[], None]) -> None:
+        """tell is called when the peer has left, though nobody reads."""
+        ...
+
     async def answer(self, response: peer_pb2.ExchangeResponse) -> None: ...
 
     async def end(self, status: grpc.StatusCode, reason: str) -> None:
@@ -79,6 +89,9 @@ class IncomingMessages:
     def __init__(self, stream: MessageStream, lane: Lane) -> None:
         self._stream, self.lane = stream, lane
         self.peer, self.auth_context, self.read = stream.peer, stream.auth_context, stream.read
+
+    def tell_end(self, tell: Callable[[], None]) -> None:
+        self._stream.on_end = tell
 
     async def answer(self, response: peer_pb2.ExchangeResponse) -> None:
         self._stream.send(response.SerializeToString())
@@ -140,7 +153,10 @@ class IncomingCall:
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self.peer, self.auth_context = call.peer, call.auth_context
+        self.auth_context = call.auth_context
+
+    def peer(self) -> str:
+        return origin_of(self._call)
 
     @property
     def lane(self) -> Lane:
@@ -148,6 +164,9 @@ class IncomingCall:
             if key == LANE_KEY and value in (Lane.LIVE.value, Lane.BULK.value):
                 return Lane(value)
         raise BadFrame("a stream that names no lane")
+
+    def tell_end(self, _tell: Callable[[], None]) -> None:
+        """The call's task is cancelled then."""
 
     async def read(self) -> Sequence[bytes] | None:
         data = await self._call.read()

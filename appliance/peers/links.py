@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -23,6 +24,7 @@ from appliance.peers.inbound import InboundLane, read_hello
 from appliance.peers.lanes import Incoming
 from appliance.peers.outbound import LaneEvents, OutboundLane
 from appliance.peers.server import PeerServer
+from appliance.peers.strangers import Remarks
 from appliance.peers.wire import BadFrame, Lane, PeerAddress, tell_node
 from appliance.rpc import CallOver
 from raftberry.internal.v1 import peer_pb2
@@ -48,6 +50,7 @@ class PeerLinks:
         self._initial_peers = tuple(peers)
         self._ending: set[asyncio.Task[None]] = set()
         self._is_stopped = False
+        self._remarks = Remarks(time.monotonic)
 
     async def start(self) -> None:
         """Dial every peer and serve the streams they dial; the server is started by its owner."""
@@ -108,8 +111,9 @@ class PeerLinks:
             reason = await self._serve(inbound, hello)
         except BadFrame as error:
             status, reason = grpc.StatusCode.INVALID_ARGUMENT, f"bad frame: {error}"
-            name = inbound.name if inbound else stream.peer()
-            log.warning("ended a stream that carried no frame of ours: peer=%s reason=%s", name, error)
+            name, host = inbound.name if inbound else stream.peer(), stream.peer().rpartition(":")[0]
+            if self._remarks.is_new(host, str(error)):
+                log.warning("ended a stream that carried no frame of ours: peer=%s reason=%s", name, error)
         except NotWhoItClaims as error:
             status, reason = grpc.StatusCode.UNAUTHENTICATED, f"refused: {error}"
             log.warning("refused a stranger: peer=%s reason=%s", stream.peer(), error)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from appliance.addresses import join_address
@@ -19,6 +19,9 @@ from appliance.limits import MIB
 from appliance.peers.wire import FRAME_BYTES_MAX, BadFrame
 
 HELD_BYTES_MAX: Final = 1 * MIB
+MESSAGE_OVERHEAD: Final = 64
+"""Bytes that a message takes beside its own: one without any is not free."""
+
 CLOSING_S: Final = 3.0
 """For the last words to leave."""
 
@@ -37,6 +40,9 @@ class MessageStream(asyncio.Protocol):
         self._is_held_back = self._has_ended = False
         self._bad: BadFrame | None = None
         self._reader: asyncio.Future[None] | None = None
+        self.on_end: Callable[[], None] = lambda: None
+        """Called when the connection has ended, while messages may still wait here."""
+
         self.end_reason = "the peer closed the connection"
         """Once `read` gave None."""
 
@@ -112,7 +118,7 @@ class MessageStream(asyncio.Protocol):
             if len(source) < end:
                 break
             self._messages.append(bytes(source[place + _LENGTH.size : end]))
-            self._held_bytes += size_bytes
+            self._held_bytes += size_bytes + MESSAGE_OVERHEAD
             place = end
         if source is self._buffer:
             del self._buffer[:place]
@@ -130,6 +136,7 @@ class MessageStream(asyncio.Protocol):
             self.end_reason = str(error) or type(error).__name__
         self._has_ended = True
         self._wake()
+        self.on_end()
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():

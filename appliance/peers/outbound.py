@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import grpc.aio
@@ -130,11 +130,12 @@ class OutboundLane:
         try:
             async with asyncio.timeout(self._options.hello_timeout_s):
                 stream = await dial(self._peer, self._lane, self._options, self._credentials)
-                was_connected = await self._introduce(stream)
-            if not was_connected:
+                responses = await self._introduce(stream)
+            if responses is None:
                 return False
+            was_connected = True
             self._set_connected(stream)
-            reason = await self._carry(stream)
+            reason = await self._carry(stream, responses)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError, BadFrame, OSError) as error:
             reason = _describe(error)
         finally:
@@ -146,8 +147,8 @@ class OutboundLane:
             self._log_failure(reason)
         return was_connected
 
-    async def _introduce(self, stream: Outgoing) -> bool:
-        """Whether the peer has accepted our Hello."""
+    async def _introduce(self, stream: Outgoing) -> Sequence[bytes] | None:
+        """What came behind the verdict, if the peer has accepted our Hello; None: it has not."""
         stream.send(self._events.hello().SerializeToString())
         responses = await stream.read()
         if responses is None:
@@ -156,19 +157,20 @@ class OutboundLane:
         if response.end_reason:
             raise OSError(response.end_reason)
         if not response.HasField("refusal"):
-            return True
+            return responses[1:]
         self._log_failure(f"refused our hello: {response.refusal.message}")
         self._events.on_refused(response.refusal)
-        return False
+        return None
 
-    async def _carry(self, stream: Outgoing) -> str:
-        """Read credit until the stream ends; why it ended."""
-        while (responses := await stream.read()) is not None:
+    async def _carry(self, stream: Outgoing, responses: Sequence[bytes] | None) -> str:
+        """Read credit until the stream ends, beginning with what has come; why it ended."""
+        while responses is not None:
             for data in responses:
                 response = decode_response(data)
                 if response.end_reason:
                     return response.end_reason
                 self._credit(response.taken_bytes)
+            responses = await stream.read()
         return await stream.why_ended()
 
     def _credit(self, taken_bytes: int) -> None:

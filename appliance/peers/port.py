@@ -8,16 +8,21 @@ listens on a Unix socket of this process: TLS, if any, goes through from end to 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
+import ssl
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from appliance.addresses import join_address
 from appliance.listening import listening_sockets
 from appliance.peers.credentials import PeerCredentials
 from appliance.peers.dialling import watch_over
 from appliance.peers.lanes import Incoming, IncomingMessages
 from appliance.peers.messages import MessageStream
+from appliance.peers.strangers import HandshakeBudget, Remarks
 from appliance.peers.wire import (
     CONNECTIONS_MAX,
     LANE_OF_PRELUDE,
@@ -47,6 +52,10 @@ class PeerPort:
         self._credentials, self._options = credentials, options
         self._listeners: list[socket.socket] = []
         self._connections: set[asyncio.Task[None]] = set()
+        self._is_short = False
+        """The system had no descriptor left for the last connection."""
+
+        self._budget, self._remarks = HandshakeBudget(time.monotonic), Remarks(time.monotonic)
 
     def open(self) -> int:
         """The port bound; OSError, ValueError."""
@@ -73,22 +82,25 @@ class PeerPort:
     def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         try:
-            connection, _ = listener.accept()
+            connection, where = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:
-            log.warning("cannot take a peer's connection: reason=%s", error)
+            if not self._is_short:
+                log.warning("cannot take a peer's connection: reason=%s", error)
+            self._is_short = True
             loop.remove_reader(listener)
             loop.call_later(ACCEPT_PAUSE_S, self._listen, listener)
             return
+        self._is_short = False
         if len(self._connections) >= CONNECTIONS_MAX:
             connection.close()
             return
-        task = loop.create_task(self._take(connection))
+        task = loop.create_task(self._take(connection, where[0], where[1]))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
 
-    async def _take(self, connection: socket.socket) -> None:
+    async def _take(self, connection: socket.socket, host: str, port: int) -> None:
         """One connection to its end."""
         stream: MessageStream | None = None
         try:
@@ -97,19 +109,32 @@ class PeerPort:
             async with asyncio.timeout(self._options.hello_timeout_s):
                 head = await _head_of(connection)
                 lane = LANE_OF_PRELUDE.get(head)
-                if lane is not None:
+                if lane is not None and self._may_begin(host):
                     stream = await self._begin(connection, head)
-            if lane is not None and stream is not None:
+            if lane is None and head:
+                await self._hand_on(connection, head, join_address(host, port))
+            elif lane is not None and stream is not None:
                 await self._serve(IncomingMessages(stream, lane))
-            elif head:
-                await self._hand_on(connection, head)
-        except OSError as error:  # the other end left, said nothing, or is no member
+        except ssl.SSLError as error:
+            if self._remarks.is_new(host, str(error)):
+                log.warning(
+                    "refused a connection without a certificate of ours: peer=%s reason=%s", host, error
+                )
+        except OSError as error:  # the other end left, or said nothing
             log.debug("a connection to the peer port came to nothing: reason=%s", error)
         finally:
             if stream is None:
                 connection.close()
             else:
                 stream.close()
+
+    def _may_begin(self, host: str) -> bool:
+        """TLS takes its time on the loop, whoever asks for it."""
+        if self._credentials is None or self._budget.take(host):
+            return True
+        if self._remarks.is_new(host, "too often"):
+            log.warning("a host connects too often: peer=%s", host)
+        return False
 
     async def _begin(self, connection: socket.socket, prelude: bytes) -> MessageStream:
         """The connection is the stream's from here on."""
@@ -121,11 +146,12 @@ class PeerPort:
         await loop.connect_accepted_socket(lambda: stream, connection, ssl=tls)
         return stream
 
-    async def _hand_on(self, connection: socket.socket, head: bytes) -> None:
+    async def _hand_on(self, connection: socket.socket, head: bytes, origin: str) -> None:
         """To gRPC, until it has ended its side."""
         loop = asyncio.get_running_loop()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as inner:
             inner.setblocking(False)
+            inner.bind(f"{self._grpc_socket}/{origin}")
             await loop.sock_connect(inner, self._grpc_socket)
             await loop.sock_sendall(inner, head)
             there = asyncio.create_task(_pump(connection, inner))
@@ -150,6 +176,9 @@ async def _head_of(connection: socket.socket) -> bytes:
 
 async def _pump(source: socket.socket, sink: socket.socket) -> None:
     loop = asyncio.get_running_loop()
-    while data := await loop.sock_recv(source, RELAY_BYTES):
-        await loop.sock_sendall(sink, data)
-    sink.shutdown(socket.SHUT_WR)
+    try:
+        while data := await loop.sock_recv(source, RELAY_BYTES):
+            await loop.sock_sendall(sink, data)
+    finally:
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)

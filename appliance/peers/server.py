@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from appliance.errors import ConfigurationError
 from appliance.model import MemberId
 from appliance.peers.credentials import NotWhoItClaims, PeerCredentials
-from appliance.peers.lanes import Incoming, IncomingCall
+from appliance.peers.lanes import Incoming, IncomingCall, origin_of
 from appliance.peers.port import PeerPort
 from appliance.peers.wire import SERVICE, PeerOptions, server_options, split_address
 from appliance.rpc import Call, Server
@@ -87,7 +87,7 @@ class PeerServer:
         self._exchange = exchange
 
     def _bind(self, server: Server) -> None:
-        """gRPC's socket has a name that nobody can guess, in no directory."""
+        """gRPC's socket is in no directory: its name is random, so that nobody else has taken it."""
         address, name = self._listen_address, f"raftberry-peers-{secrets.token_hex(16)}"
         port = PeerPort(
             address,
@@ -123,7 +123,9 @@ class PeerServer:
             member_id = self.credentials.member_of(context.auth_context())
             full_pem = self.answer_authority(member_id)
         except NotWhoItClaims as error:
-            log.warning("refused a stranger that asked for the CA: peer=%s reason=%s", context.peer(), error)
+            log.warning(
+                "refused a stranger that asked for the CA: peer=%s reason=%s", origin_of(context), error
+            )
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
         return peer_pb2.FetchAuthorityResponse(authority_pem=full_pem).SerializeToString()
 
@@ -137,7 +139,7 @@ class PeerServer:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a ReplaceRequest")
         except NotWhoItClaims as error:
             log.warning(
-                "refused to replace a member for a stranger: peer=%s reason=%s", context.peer(), error
+                "refused to replace a member for a stranger: peer=%s reason=%s", origin_of(context), error
             )
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
         if self.answer_replace is None:

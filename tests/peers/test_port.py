@@ -11,11 +11,12 @@ import socket
 import ssl
 import struct
 from datetime import timedelta
+from pathlib import Path
 
+import grpc.aio
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from appliance.listening import has_ipv6
 from appliance.model import ClusterId, MemberId, TlsMaterial, member_host
 from appliance.peers import (
     FoundingDesk,
@@ -25,8 +26,9 @@ from appliance.peers import (
     PeerServer,
     dialling,
     port,
+    strangers,
 )
-from appliance.peers.wire import FRAME_BYTES_MAX, Lane, prelude_of
+from appliance.peers.wire import EXCHANGE, FRAME_BYTES_MAX, LANE_KEY, Lane, encode_batch, prelude_of
 from appliance.security.keyring import Authority
 from appliance.security.profile import BEGIN, pem_of, pem_of_key
 from raftberry.internal.v1 import peer_pb2
@@ -35,6 +37,8 @@ from tests.peers.harness import QUICK, Pair, RecordingNode, address, numbered, p
 ONE, TWO = MemberId(1), MemberId(2)
 CLUSTER = ClusterId(0xC1)
 LIVE = prelude_of(Lane.LIVE)
+HAS_LOOPBACK_6 = Path("/proc/net/if_inet6").is_file()
+"""Some kernels are started without IPv6."""
 
 
 def material_of(authority: Authority, member_id: int) -> TlsMaterial:
@@ -44,7 +48,7 @@ def material_of(authority: Authority, member_id: int) -> TlsMaterial:
         cluster_id=CLUSTER,
         member_id=MemberId(member_id),
         name=f"node-{member_id}",
-        hosts=["localhost"],
+        hosts=["localhost", "127.0.0.1"],
         now=BEGIN + timedelta(days=20_000),
     )
     return TlsMaterial(authority.pem, pem_of(certificate), pem_of_key(key))
@@ -121,6 +125,45 @@ async def test_certificates_of_one_ca_carry_frames_of_every_size() -> None:
         await linked.stop(index)
 
 
+async def test_a_peer_that_has_only_grpc_is_spoken_to_through_it_with_the_same_certificates() -> None:
+    secured = Secured()
+    others = secured.credentials(1)
+    old = grpc.aio.server()
+    taken: list[bytes] = []
+
+    async def exchange(_: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        others.check(context.auth_context(), ONE)
+        while isinstance(data := await context.read(), bytes):
+            taken.append(data)
+            await context.write(b"")
+
+    method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(exchange)
+    service, name = EXCHANGE.strip("/").split("/")
+    old.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {name: method}),))
+    old_port = old.add_secure_port("127.0.0.1:0", others.server)
+    await old.start()
+    node, server = RecordingNode(1), await serve_secured(1, secured.credentials(0))
+    greet(node)
+    links = PeerLinks(server, [address(2, old_port)], node, rng=random.Random(1))
+    await links.start()
+    options = [("grpc.ssl_target_name_override", member_host(CLUSTER, ONE))]
+    async with grpc.aio.secure_channel(f"127.0.0.1:{server.port}", others.channel(), options) as channel:
+        method_to_us: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(EXCHANGE)
+        stream = method_to_us(metadata=((LANE_KEY, "live"),))
+        hello = RecordingNode(2).hello(ONE)
+        hello.hello.cluster_id = CLUSTER
+        await stream.write(encode_batch([hello.SerializeToString()]))
+        await node.until(lambda: node.states() == ["up"])
+        assert links.send(TWO, numbered(1, 7))
+        await stream.write(encode_batch([numbered(2, 8).SerializeToString()]))
+        await node.until(lambda: node.terms() == [8])
+        while encode_batch([numbered(1, 7).SerializeToString()]) not in taken:
+            await asyncio.sleep(0.01)
+    await links.stop()
+    await server.stop()
+    await old.stop(None)
+
+
 @pytest.mark.usefixtures("no_grpc")
 async def test_a_certificate_that_is_renewed_counts_from_the_next_connection_on() -> None:
     secured = Secured()
@@ -137,6 +180,30 @@ async def test_a_certificate_that_is_renewed_counts_from_the_next_connection_on(
     await linked.up()
     for index in (0, 1):
         await linked.stop(index)
+
+
+async def test_an_address_that_swallows_packets_does_not_hide_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with pair(is_started=False) as linked:
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+            place = full.getsockname()
+            # Nobody accepts, and the queue takes no more: a connection to it waits.
+            held = [socket.socket() for _ in range(4)]
+            for one in held:
+                one.setblocking(False)
+                one.connect_ex(place)
+
+            async def two_addresses(
+                host: str, number: int
+            ) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
+                return [(socket.AF_INET, place), (socket.AF_INET, (host, number))]
+
+            monkeypatch.setattr(dialling, "addresses_of", two_addresses)
+            await linked.start()
+            await linked.up()
+            for one in held:
+                one.close()
 
 
 async def test_an_address_that_leads_to_another_member_is_not_spoken_to(
@@ -268,6 +335,78 @@ async def test_the_dialler_learns_why_it_is_ended(caplog: pytest.LogCaptureFixtu
         await each.stop()
 
 
+async def test_what_a_peer_sent_that_left_before_the_link_was_up_is_not_delivered() -> None:
+    server, silent = await serve(1), await serve(2)
+    node = RecordingNode(1)
+    # Nobody serves lanes at the other end: our own is not accepted, so the link is not up.
+    links = PeerLinks(server, [address(2, silent.port)], node, rng=random.Random(1))
+    await links.start()
+    hello = RecordingNode(2).hello(ONE).SerializeToString()
+    frames = [hello, *(numbered(2, number).SerializeToString() for number in range(3))]
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(LIVE + b"".join(struct.pack(">I", len(frame)) + frame for frame in frames[:1]))
+    verdict = await asyncio.wait_for(reader.readexactly(len(LIVE) + 4), 60)
+    assert verdict == LIVE + bytes(4)
+    writer.write(b"".join(struct.pack(">I", len(frame)) + frame for frame in frames[1:]))
+    writer.close()
+    await asyncio.sleep(0.2)
+    other = RecordingNode(2)
+    back = PeerLinks(silent, [address(1, server.port)], other, rng=random.Random(2))
+    await back.start()
+    await node.until(lambda: node.states() == ["up"])
+    assert back.send(ONE, numbered(2, 9)) or await other.until(lambda: other.states() == ["up"]) is None
+    await asyncio.sleep(0.1)
+    assert set(node.terms()) <= {9}
+    for each in (links, back, server, silent):
+        await each.stop()
+
+
+async def test_a_refused_certificate_is_told_on_both_machines(caplog: pytest.LogCaptureFixture) -> None:
+    secured = Secured()
+    linked = await secured.linked()
+    await linked.up()
+    secured.materials[0] = material_of(Authority.create(CLUSTER), 1)
+    with caplog.at_level(logging.INFO):
+        linked.links[0].set_peers([])
+        linked.links[0].set_peers([address(2, linked.ports[1])])
+        while "reason=its certificate is not valid here: " not in caplog.text:
+            await asyncio.sleep(0.01)
+        stranger = dialler(secured.materials[0], secured.authority.pem)
+        for _ in range(3):
+            hello = linked.nodes[0].hello(TWO).SerializeToString()
+            assert await answers(linked.ports[1], context=stranger, frames=[hello]) == []
+        while "refused a connection without a certificate of ours: peer=127.0.0.1 reason=" not in caplog.text:
+            await asyncio.sleep(0.01)
+    for index in (0, 1):
+        await linked.stop(index)
+
+
+async def test_a_host_that_connects_too_often_waits(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    secured = Secured()
+    linked = await secured.linked()
+    await linked.up()
+    monkeypatch.setattr(strangers, "HANDSHAKES_AT_ONCE", 0.0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", linked.ports[1])
+    writer.write(LIVE)
+    assert await asyncio.wait_for(reader.read(), 60) == b""
+    writer.close()
+    assert "a host connects too often: peer=127.0.0.1" in caplog.text
+    monkeypatch.undo()
+    await linked.stop(1)
+    await linked.stop(0)
+
+
+async def test_a_caller_through_grpc_is_known_by_its_address(caplog: pytest.LogCaptureFixture) -> None:
+    async with pair() as linked, grpc.aio.insecure_channel(f"127.0.0.1:{linked.ports[1]}") as channel:
+        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(EXCHANGE)
+        stream = method(metadata=((LANE_KEY, "live"),))
+        await stream.write(b"\xff\xff")
+        assert await stream.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "ended a stream that carried no frame of ours: peer=127.0.0.1:" in caplog.text
+
+
 @pytest.mark.parametrize("said", [b"", LIVE[:5], b"P", LIVE + struct.pack(">I", 5)], ids=repr)
 async def test_who_says_too_little_is_let_go(said: bytes) -> None:
     server = await serve(1, options=dataclasses.replace(QUICK, hello_timeout_s=0.2))
@@ -294,14 +433,20 @@ async def test_of_too_many_connections_the_last_is_closed_unread(monkeypatch: py
     await server.stop()
 
 
+async def test_a_dial_that_meets_itself_has_met_nobody() -> None:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        one.setblocking(False)
+        with pytest.raises(ConnectionRefusedError):
+            await dialling._connected(one, one.getsockname())
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
 async def test_a_wildcard_means_all_addresses_of_both_families(host: str) -> None:
-    if not has_ipv6():
-        pytest.skip("this kernel has no IPv6")
     desk = FoundingDesk("node-1", ONE, [])
     server = PeerServer(f"{host}:0", desk.answer, options=QUICK)
     await server.start()
-    for reached in ("127.0.0.1", "::1"):
+    for reached in ("127.0.0.1", *(("::1",) if HAS_LOOPBACK_6 else ())):
         reader, writer = await asyncio.open_connection(reached, server.port)
         writer.write(LIVE)
         assert await asyncio.wait_for(reader.readexactly(len(LIVE)), 60) == LIVE
