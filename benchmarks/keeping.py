@@ -20,8 +20,9 @@ MILLION: Final = 1_000_000
 
 
 def measure_rest(figures: Figures, system: System, folder: Path, *, seconds: float) -> None:
-    """A cluster that nobody calls."""
+    """A cluster that nobody calls. What its start left in the kernel's cache is written before."""
     time.sleep(3)
+    os.sync()
     before, device, began = (
         machine.usages(system.pids()),
         machine.device_bytes_written(folder),

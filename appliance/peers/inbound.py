@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from time import monotonic_ns
 from typing import Final
 
@@ -20,6 +21,8 @@ from raftberry.internal.v1 import peer_pb2
 
 TURN_NS: Final = 2_000_000
 """Frames that came together are handed on for so long, then everything else on the loop has its turn."""
+
+LEFT: Final = "the peer ended the stream"
 
 
 class InboundLane:
@@ -34,6 +37,9 @@ class InboundLane:
         self._credit_bytes = credit_bytes
         self._taken_bytes = 0
         self._credited_bytes = 0
+        self._has_left = False
+        """The peer; frames of it may still wait, and are delivered only if the link was up all the time."""
+
         self._receiver: asyncio.Task[str] | None = None
 
     async def answer(self, refusal: peer_pb2.Refusal | None) -> None:
@@ -42,14 +48,9 @@ class InboundLane:
 
     async def receive(self, up: asyncio.Event, on_frame: Callable[[peer_pb2.Frame], None]) -> str:
         """Deliver frames until the stream ends or `end` is called; why it ended."""
+        self._stream.tell_end(partial(self._left, up))
         if self.end_reason:
             return self.end_reason
-
-        def left() -> None:
-            if not up.is_set():  # nobody reads: what waits must not be delivered once it is up
-                self.end("the peer ended the stream")
-
-        self._stream.tell_end(left)
         self._receiver = asyncio.create_task(self._receive(up, on_frame))
         try:
             await asyncio.wait([self._receiver])
@@ -65,17 +66,26 @@ class InboundLane:
         if self._receiver is not None:
             self._receiver.cancel()
 
+    def _left(self, up: asyncio.Event) -> None:
+        self._has_left = True
+        if not up.is_set():
+            self.end(LEFT)
+
     async def _receive(self, up: asyncio.Event, on_frame: Callable[[peer_pb2.Frame], None]) -> str:
         while True:
             if not up.is_set():
+                if self._has_left:
+                    return LEFT
                 await up.wait()
             frames = await self._stream.read()
             if frames is None:
-                return "the peer ended the stream"
+                return LEFT
             turn_ends_ns = monotonic_ns() + TURN_NS
             for encoded in frames:
                 frame = decode_frame(encoded, sender=self.member_id)
                 if not up.is_set():
+                    if self._has_left:
+                        return LEFT
                     await up.wait()
                 if self.end_reason:
                     return self.end_reason

@@ -88,10 +88,8 @@ class IncomingMessages:
 
     def __init__(self, stream: MessageStream, lane: Lane) -> None:
         self._stream, self.lane = stream, lane
-        self.peer, self.auth_context, self.read = stream.peer, stream.auth_context, stream.read
-
-    def tell_end(self, tell: Callable[[], None]) -> None:
-        self._stream.on_end = tell
+        self.peer, self.auth_context = stream.peer, stream.auth_context
+        self.read, self.tell_end = stream.read, stream.tell_end
 
     async def answer(self, response: peer_pb2.ExchangeResponse) -> None:
         self._stream.send(response.SerializeToString())

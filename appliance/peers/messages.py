@@ -40,9 +40,7 @@ class MessageStream(asyncio.Protocol):
         self._is_held_back = self._has_ended = False
         self._bad: BadFrame | None = None
         self._reader: asyncio.Future[None] | None = None
-        self.on_end: Callable[[], None] = lambda: None
-        """Called when the connection has ended, while messages may still wait here."""
-
+        self._tell_end: Callable[[], None] | None = None
         self.end_reason = "the peer closed the connection"
         """Once `read` gave None."""
 
@@ -64,6 +62,13 @@ class MessageStream(asyncio.Protocol):
             assert self._transport is not None
             self._transport.resume_reading()
         return messages
+
+    def tell_end(self, tell: Callable[[], None]) -> None:
+        """tell is called once the connection has ended, while messages may still wait here."""
+        if self._has_ended:
+            tell()
+        else:
+            self._tell_end = tell
 
     def send(self, message: bytes) -> None:
         """Whoever sends bounds what is under way. After the end it goes nowhere."""
@@ -136,7 +141,8 @@ class MessageStream(asyncio.Protocol):
             self.end_reason = str(error) or type(error).__name__
         self._has_ended = True
         self._wake()
-        self.on_end()
+        if self._tell_end is not None:
+            self._tell_end()
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
