@@ -12,13 +12,10 @@ from typing import Any, Final
 WILDCARDS: Final = ("0.0.0.0", "::")
 
 
-NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-
-
 def listening_sockets(address: str, *, backlog: int, is_any_family: bool = False) -> list[socket.socket]:
     """HOST:PORT or [HOST]:PORT; port 0: any, the same for all of them. OSError, ValueError.
 
-    An address of the host that this machine does not have is left out, if it has another one of them.
+    Of a machine without IPv6, :: and ::1 are left out. Any other address that is not there, or not yet, is an error.
     is_any_family: 0.0.0.0 and :: both mean all addresses of this machine, of IPv4 and IPv6, as gRPC takes them.
     """
     host, _, port = address.rpartition(":")
@@ -38,7 +35,7 @@ def listening_sockets(address: str, *, backlog: int, is_any_family: bool = False
             listeners.append(_listening(family, (where[0], number, *where[2:]), backlog))
         except OSError as error:
             failure = error
-            if error.errno not in NOT_HERE:
+            if not _is_without_ipv6(error, str(where[0])):
                 break
     else:
         if listeners:
@@ -61,3 +58,7 @@ def _listening(family: socket.AddressFamily, where: tuple[Any, ...], backlog: in
         listener.close()
         raise
     return listener
+
+
+def _is_without_ipv6(error: OSError, host: str) -> bool:
+    return error.errno == errno.EAFNOSUPPORT or (error.errno == errno.EADDRNOTAVAIL and host in ("::", "::1"))

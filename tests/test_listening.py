@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from appliance import listening
 from appliance.listening import listening_sockets
 
 Place = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
@@ -31,15 +32,29 @@ def test_all_addresses_of_a_host_have_the_same_port(monkeypatch: pytest.MonkeyPa
     assert (first, second) == ("127.0.0.1", ("127.0.0.2", port))
 
 
-def test_an_address_that_is_not_of_this_machine_is_left_out_if_there_is_another(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    host_with(monkeypatch, "192.0.2.1", "127.0.0.1")
-    assert [name for name, _ in ports(listening_sockets("pi:0", backlog=5))] == ["127.0.0.1"]
-    host_with(monkeypatch, "192.0.2.1")
+def test_an_address_that_is_not_there_yet_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    host_with(monkeypatch, "127.0.0.1", "192.0.2.1")
     with pytest.raises(OSError) as failed:
         listening_sockets("pi:0", backlog=5)
     assert failed.value.errno == errno.EADDRNOTAVAIL
+
+
+@pytest.mark.parametrize("code", [errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT])
+def test_a_machine_without_ipv6_listens_where_it_can(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    listen = listening._listening
+
+    def without_ipv6(family: socket.AddressFamily, where: tuple[Any, ...], backlog: int) -> socket.socket:
+        if family is socket.AF_INET6:
+            raise OSError(code, "no IPv6")
+        return listen(family, where, backlog)
+
+    monkeypatch.setattr(listening, "_listening", without_ipv6)
+    for address in ("0.0.0.0:0", "[::]:0"):
+        assert [name for name, _ in ports(listening_sockets(address, backlog=5, is_any_family=True))] == [
+            "0.0.0.0"
+        ]
+    with pytest.raises(OSError, match="no IPv6"):
+        listening_sockets("[::1]:0", backlog=5)
 
 
 def test_a_port_in_use_is_an_error_on_any_address(monkeypatch: pytest.MonkeyPatch) -> None:

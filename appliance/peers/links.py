@@ -187,10 +187,14 @@ class _Link:
         self._tasks = {asyncio.create_task(lane.run()) for lane in self.outbound.values()}
 
     def claim(self, inbound: InboundLane) -> None:
-        """From now on this is the newest stream of its lane: an older one ends here."""
-        older = self._claimed.get(inbound.lane)
-        if older is not None:
-            self.detach(older, "replaced by a newer stream of the peer")
+        """From now on this is the newest stream of its lane: an older one ends here.
+
+        A peer dials for its bulk lane when its live lane is there: an older one of those is of its life before.
+        """
+        for lane in (inbound.lane, *((Lane.BULK,) if inbound.lane is Lane.LIVE else ())):
+            older = self._claimed.get(lane)
+            if older is not None:
+                self.detach(older, "replaced by a newer stream of the peer")
         self._claimed[inbound.lane] = inbound
 
     def attach(self, inbound: InboundLane) -> None:

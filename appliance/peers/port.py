@@ -52,6 +52,7 @@ class PeerPort:
         self._credentials, self._options = credentials, options
         self._listeners: list[socket.socket] = []
         self._connections: set[asyncio.Task[None]] = set()
+        self._relay_count = 0
         self._is_short = False
         """The system had no descriptor left for the last connection."""
 
@@ -109,8 +110,11 @@ class PeerPort:
             async with asyncio.timeout(self._options.hello_timeout_s):
                 head = await _head_of(connection)
                 lane = LANE_OF_PRELUDE.get(head)
-                if lane is not None and self._may_begin(host):
-                    stream = await self._begin(connection, head)
+                if lane is not None:
+                    # Also to who is refused: without it we would be taken for a node that has only gRPC.
+                    await asyncio.get_running_loop().sock_sendall(connection, head)
+                    if self._may_begin(host):
+                        stream = await self._begin(connection)
             if lane is None and head:
                 await self._hand_on(connection, head, join_address(host, port))
             elif lane is not None and stream is not None:
@@ -136,10 +140,9 @@ class PeerPort:
             log.warning("a host connects too often: peer=%s", host)
         return False
 
-    async def _begin(self, connection: socket.socket, prelude: bytes) -> MessageStream:
+    async def _begin(self, connection: socket.socket) -> MessageStream:
         """The connection is the stream's from here on."""
         loop = asyncio.get_running_loop()
-        await loop.sock_sendall(connection, prelude)
         tls = None if self._credentials is None else self._credentials.server_context()
         stream = MessageStream()
         # uvloop returns its own protocol where there is TLS, not ours.
@@ -151,7 +154,9 @@ class PeerPort:
         loop = asyncio.get_running_loop()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as inner:
             inner.setblocking(False)
-            inner.bind(f"{self._grpc_socket}/{origin}")
+            self._relay_count += 1
+            with contextlib.suppress(OSError):  # the name is for messages only
+                inner.bind(f"{self._grpc_socket}/{self._relay_count}/{origin}")
             await loop.sock_connect(inner, self._grpc_socket)
             await loop.sock_sendall(inner, head)
             there = asyncio.create_task(_pump(connection, inner))

@@ -5,18 +5,25 @@ Invariant: bounded memory, whatever addresses come. Loop thread only.
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable
 from typing import Final
 
 HANDSHAKES_PER_S: Final = 20.0
-"""From one address. A Pi takes some milliseconds for each, on the loop; a peer dials twice a second at most."""
+"""From one address. A Pi takes some milliseconds for each, on the loop; a peer that is refused dials twice a second."""
 
 HANDSHAKES_AT_ONCE: Final = 100.0
 """What an address may have saved up: nodes on one machine that all start."""
 
 ADDRESSES_MAX: Final = 1_000
 REMARKS_MAX: Final = 100
+REMARKS_OF_HOST_MAX: Final = 5
 REMARK_S: Final = 3_600.0
+
+_NUMBER: Final = re.compile(r"[0-9]+")
+
+log = logging.getLogger(__name__)
 
 
 class HandshakeBudget:
@@ -41,16 +48,23 @@ class HandshakeBudget:
 
 
 class Remarks:
-    """What was said: a stranger can make a node say each thing once in REMARK_S, and not ever new ones."""
+    """What was said of strangers in the last hour: of a host each thing once, and not ever new ones."""
 
     def __init__(self, now_s: Callable[[], float]) -> None:
         self._now_s = now_s
-        self._said: dict[tuple[str, ...], float] = {}
+        self._said: dict[tuple[str, str], float] = {}
+        self._is_full = False
 
-    def is_new(self, *what: str) -> bool:
-        now_s = self._now_s()
+    def is_new(self, host: str, what: str) -> bool:
+        """Numbers make no difference."""
+        now_s, key = self._now_s(), (host, _NUMBER.sub("#", what))
         self._said = {said: then_s for said, then_s in self._said.items() if now_s - then_s < REMARK_S}
-        if what in self._said or len(self._said) >= REMARKS_MAX:
+        if key in self._said or sum(said[0] == host for said in self._said) >= REMARKS_OF_HOST_MAX:
             return False
-        self._said[what] = now_s
+        was_full, self._is_full = self._is_full, len(self._said) >= REMARKS_MAX
+        if self._is_full:
+            if not was_full:
+                log.warning("many hosts that are no peers: what they do is not told for an hour")
+            return False
+        self._said[key] = now_s
         return True

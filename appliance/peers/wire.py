@@ -84,7 +84,7 @@ class PeerOptions:
     """From the dial, or the first byte, to the verdict on Hello."""
     keepalive_s: float = 2.0
     keepalive_timeout_s: float = 4.0
-    """Without a TCP acknowledgement. A paused process acknowledges: it keeps its connections."""
+    """Without a TCP acknowledgement. A paused process keeps its connections while what it is sent fits the buffers."""
 
     def __post_init__(self) -> None:
         assert 0 < self.credit_bytes < self.in_flight_bytes_max

@@ -28,7 +28,15 @@ from appliance.peers import (
     port,
     strangers,
 )
-from appliance.peers.wire import EXCHANGE, FRAME_BYTES_MAX, LANE_KEY, Lane, encode_batch, prelude_of
+from appliance.peers.wire import (
+    EXCHANGE,
+    FRAME_BYTES_MAX,
+    LANE_KEY,
+    PRELUDE_BYTES,
+    Lane,
+    encode_batch,
+    prelude_of,
+)
 from appliance.security.keyring import Authority
 from appliance.security.profile import BEGIN, pem_of, pem_of_key
 from raftberry.internal.v1 import peer_pb2
@@ -386,21 +394,46 @@ async def test_a_refused_certificate_is_told_on_both_machines(caplog: pytest.Log
         await linked.stop(index)
 
 
+@pytest.mark.usefixtures("no_grpc")
 async def test_a_host_that_connects_too_often_waits(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     secured = Secured()
-    linked = await secured.linked()
-    await linked.up()
     monkeypatch.setattr(strangers, "HANDSHAKES_AT_ONCE", 0.0)
-    reader, writer = await asyncio.open_connection("127.0.0.1", linked.ports[1])
-    writer.write(LIVE)
-    assert await asyncio.wait_for(reader.read(), 60) == b""
-    writer.close()
+    with caplog.at_level(logging.INFO):
+        linked = await secured.linked()
+        while "no link: peer=node-1" not in caplog.text or "no link: peer=node-2" not in caplog.text:
+            await asyncio.sleep(0.01)
     assert "a host connects too often: peer=127.0.0.1" in caplog.text
+    assert linked.nodes[0].log == linked.nodes[1].log == []
     monkeypatch.undo()
-    await linked.stop(1)
-    await linked.stop(0)
+    await linked.up()
+    for index in (0, 1):
+        await linked.stop(index)
+
+
+async def test_what_was_held_of_a_life_before_is_not_delivered_in_the_next() -> None:
+    server, silent = await serve(1), await serve(2)
+    node, other = RecordingNode(1), RecordingNode(2)
+    links = PeerLinks(server, [address(2, silent.port)], node, rng=random.Random(1))
+    await links.start()
+    hello = other.hello(ONE).SerializeToString()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(prelude_of(Lane.BULK) + framed(hello))
+    assert await asyncio.wait_for(reader.readexactly(PRELUDE_BYTES + 4), 60)
+    # More than is held: the connection is not read, and its end is not seen.
+    writer.write(b"".join(framed(numbered(2, number, 400_000).SerializeToString()) for number in range(5)))
+    await asyncio.sleep(0.1)
+    writer.transport.abort()
+    slow = dataclasses.replace(QUICK, reconnect_delay_s_min=0.3, reconnect_delay_s_max=0.3)
+    silent.options = slow
+    back = PeerLinks(silent, [address(1, server.port)], other, rng=random.Random(2))
+    await back.start()
+    await node.until(lambda: node.states()[-1:] == ["up"])
+    await asyncio.sleep(0.3)
+    assert node.terms() == []
+    for stopping in (links, back, server, silent):
+        await stopping.stop()
 
 
 async def test_a_caller_through_grpc_is_known_by_its_address(caplog: pytest.LogCaptureFixture) -> None:

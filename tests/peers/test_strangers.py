@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from appliance.peers import strangers
 from appliance.peers.strangers import HANDSHAKES_AT_ONCE, HANDSHAKES_PER_S, REMARK_S, HandshakeBudget, Remarks
 
@@ -36,7 +38,7 @@ def test_many_addresses_take_no_more_memory() -> None:
     assert len(budget._left) == strangers.ADDRESSES_MAX
 
 
-def test_a_remark_is_new_once_in_an_hour_and_there_are_not_ever_new_ones() -> None:
+def test_a_remark_is_new_once_in_an_hour(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     remarks = Remarks(clock)
     assert [remarks.is_new("a", "x"), remarks.is_new("a", "x"), remarks.is_new("a", "y")] == [
@@ -44,6 +46,19 @@ def test_a_remark_is_new_once_in_an_hour_and_there_are_not_ever_new_ones() -> No
         False,
         True,
     ]
-    assert sum(remarks.is_new("b", str(number)) for number in range(1_000)) == strangers.REMARKS_MAX - 2
     clock.now_s += REMARK_S
     assert remarks.is_new("a", "x")
+    assert caplog.text == ""
+
+
+def test_one_host_does_not_silence_what_is_said_of_others(caplog: pytest.LogCaptureFixture) -> None:
+    remarks = Remarks(Clock())
+    assert sum(remarks.is_new("a", f"a message of {number} bytes") for number in range(1_000)) == 1
+    assert (
+        sum(remarks.is_new("a", "x" * number) for number in range(1_000)) == strangers.REMARKS_OF_HOST_MAX - 1
+    )
+    assert remarks.is_new("b", "a message of 7 bytes")
+    assert caplog.text == ""
+    told = sum(remarks.is_new(f"host {number}", "x") for number in range(1_000))
+    assert told == strangers.REMARKS_MAX - strangers.REMARKS_OF_HOST_MAX - 1
+    assert caplog.text.count("what they do is not told for an hour") == 1
