@@ -40,7 +40,7 @@ HOSTNAME_MISMATCH: Final = 62
 async def dial(
     peer: PeerAddress, lane: Lane, options: PeerOptions, credentials: PeerCredentials | None
 ) -> Outgoing:
-    """OSError, AioRpcError; the caller sets the time. The peer has heard nothing but whom we are."""
+    """OSError, AioRpcError; the caller sets the time. Of us the peer knows no more yet than our certificate."""
     taken = await _connect(peer.address, options)
     try:
         is_taken = await _is_prelude_taken(taken, prelude_of(lane))

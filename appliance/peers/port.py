@@ -120,7 +120,8 @@ class PeerPort:
             elif lane is not None and stream is not None:
                 await self._serve(IncomingMessages(stream, lane))
         except ssl.SSLError as error:
-            if self._remarks.is_new(host, str(error)):
+            has_left = isinstance(error, ssl.SSLEOFError)
+            if not has_left and self._remarks.is_new(host, str(error)):
                 log.warning(
                     "refused a connection without a certificate of ours: peer=%s reason=%s", host, error
                 )
