@@ -14,8 +14,10 @@ from appliance.listening import listening_sockets
 Place = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
 
 
-def host_with(patch: pytest.MonkeyPatch, *addresses: str) -> None:
-    found: list[Place] = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses]
+def host_with(patch: pytest.MonkeyPatch, *addresses: str, port: int = 0) -> None:
+    found: list[Place] = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses
+    ]
     patch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
 
 
@@ -59,15 +61,7 @@ def test_a_machine_without_ipv6_listens_where_it_can(monkeypatch: pytest.MonkeyP
 
 def test_a_port_in_use_is_an_error_on_any_address(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.2", 0)) as taken:
-        host_with(monkeypatch, "127.0.0.1", "127.0.0.2")
-        monkeypatch.setattr(
-            socket,
-            "getaddrinfo",
-            lambda *_, **__: [
-                (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, taken.getsockname()[1]))
-                for address in ("127.0.0.1", "127.0.0.2")
-            ],
-        )
+        host_with(monkeypatch, "127.0.0.1", "127.0.0.2", port=taken.getsockname()[1])
         with pytest.raises(OSError) as failed:
             listening_sockets("pi:1", backlog=5)
         assert failed.value.errno == errno.EADDRINUSE

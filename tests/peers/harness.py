@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import struct
 from collections.abc import AsyncIterator, Callable
 
 from appliance.model import MemberId
@@ -82,6 +83,11 @@ def numbered(sender: int, number: int, size_bytes: int = 0) -> peer_pb2.Frame:
     else:
         frame.heartbeat.round = number
     return frame
+
+
+def framed(*contents: bytes) -> bytes:
+    """As messages on a connection of our own."""
+    return b"".join(struct.pack(">I", len(content)) + content for content in contents)
 
 
 async def serve(member_id: int, port: int = 0, options: PeerOptions = QUICK) -> PeerServer:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from appliance.peers import messages
 from appliance.peers.messages import HELD_BYTES_MAX, MessageStream
 from appliance.peers.wire import FRAME_BYTES_MAX, BadFrame
+from tests.peers.harness import framed
 
 
 class Wire(asyncio.Transport):
@@ -45,10 +46,6 @@ def opened() -> tuple[MessageStream, Wire]:
     stream, wire = MessageStream(), Wire()
     stream.connection_made(wire)
     return stream, wire
-
-
-def framed(*contents: bytes) -> bytes:
-    return b"".join(struct.pack(">I", len(content)) + content for content in contents)
 
 
 @given(contents=st.lists(st.binary(max_size=50), max_size=8), cuts=st.lists(st.integers(1, 60), max_size=30))

@@ -40,7 +40,7 @@ from appliance.peers.wire import (
 from appliance.security.keyring import Authority
 from appliance.security.profile import BEGIN, pem_of, pem_of_key
 from raftberry.internal.v1 import peer_pb2
-from tests.peers.harness import QUICK, Pair, RecordingNode, address, numbered, pair, serve
+from tests.peers.harness import QUICK, Pair, RecordingNode, address, framed, numbered, pair, serve
 
 ONE, TWO = MemberId(1), MemberId(2)
 CLUSTER = ClusterId(0xC1)
@@ -265,10 +265,6 @@ async def answers(
     return found
 
 
-def framed(content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + content
-
-
 def dialler(material: TlsMaterial, trusted: bytes, *, is_shown: bool = True) -> ssl.SSLContext:
     """What material shows, to whom trusted has signed for."""
     shown = PeerCredentials(lambda: dataclasses.replace(material, authority_pem=trusted), CLUSTER)
@@ -321,7 +317,7 @@ async def test_a_message_beyond_the_bound_ends_the_connection_and_the_link_recov
     async with pair() as linked:
         hello = RecordingNode(1).hello(TWO).SerializeToString()
         plain = socket.create_connection(("127.0.0.1", linked.ports[1]))
-        plain.sendall(LIVE + struct.pack(">I", len(hello)) + hello)
+        plain.sendall(LIVE + framed(hello))
         node = linked.nodes[1]
         await node.until(lambda: node.count("down") == 1)
         plain.sendall(struct.pack(">I", FRAME_BYTES_MAX + 1))

@@ -20,6 +20,7 @@ from appliance.peers.wire import FRAME_BYTES_MAX, Lane, prelude_of
 from appliance.security import profile
 from appliance.security.keyring import Authority
 from raftberry.internal.v1 import peer_pb2
+from tests.peers.harness import framed
 from tests.process import test_attacks as attacks
 from tests.process.secured import SecuredCluster, SecuredNode
 from tests.process.test_attacks import (
@@ -74,8 +75,7 @@ def answers(
     with lane_to(node) as plain:
         try:
             with context.wrap_socket(plain, server_hostname=member_host(*ids_of(node))) as inside:
-                for frame in frames:
-                    inside.sendall(struct.pack(">I", len(frame)) + frame)
+                inside.sendall(framed(*frames))
                 head = inside.recv(4)
                 if len(head) < 4:
                     return ()
