@@ -51,7 +51,7 @@ async def observe(core: NodeCore, data: Path) -> int:
     found = await loop.run_in_executor(None, read_resources, data)
     life = await loop.run_in_executor(None, card_life_used_percent, data)
     house = core.housekeeping
-    house.space.disk_free_bytes = found.disk_free_bytes
+    house.disk_has(found.disk_free_bytes)
     house.budget.card_life_used_percent = life or 0
     if found.written_bytes is not None:
         house.budget.observe(found.written_bytes, core.pipeline.durations.count)

@@ -77,19 +77,19 @@ def unary(behaviour: Callable[[Any, Context], Awaitable[Message]], request: type
 
 
 def immediate(
-    begin: Callable[[bytes, Context], asyncio.Future[Any]], respond: Callable[[Any], Message]
+    begin: Callable[[bytes, Context, Callable[[Any], None]], None], respond: Callable[[Any], Message]
 ) -> Handler:
-    """A unary handler without a task: begin gives a future, whose result respond makes into the response."""
+    """A unary handler without a task. begin's last argument takes an error, or what respond makes the response of."""
 
     def call(raw: bytes, context: Context) -> None:
-        def done(outcome: asyncio.Future[Any]) -> None:
-            if error := outcome.exception():
-                context.end(*_status(error))
+        def tell(outcome: Any) -> None:
+            if isinstance(outcome, Exception):
+                context.end(*_status(outcome))
             else:
-                context.finish(respond(outcome.result()).SerializeToString())
+                context.finish(respond(outcome).SerializeToString())
 
         try:
-            begin(raw, context).add_done_callback(done)
+            begin(raw, context, tell)
         except Exception as error:  # noqa: BLE001 the top of a call (style rule 11)
             context.end(*_status(error))
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 from appliance.model import Configuration, Member, Position, Role
+from appliance.node.outcome import Tell
 from appliance.node.scan import Capturing
 from appliance.state import EntryEffects, KeyRecord, QueryChunk, QuerySpec, SeriesInfo, SeriesLatest
 from appliance.state.access import AccessTable
@@ -171,8 +172,11 @@ class Node(Protocol):
     @property
     def on_serving_change(self) -> list[Callable[[bool], None]]: ...
 
+    def submit(self, operation: command_pb2.Operation, tell: Tell, *, deadline_ns: int | None) -> None:
+        """tell is called once, in a later turn of the loop. NotApplied may be raised at once: then it is not."""
+
     def write(self, operation: command_pb2.Operation, *, deadline_ns: int | None) -> asyncio.Future[Any]:
-        """A future of WriteOutcome (Any: Future is invariant). Overloaded may be raised at once.
+        """The same as a future of WriteOutcome (Any: Future is invariant).
 
         Whoever waits may cancel or drop the future: the write goes on.
         """

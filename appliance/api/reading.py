@@ -6,7 +6,6 @@ Invariant: validation happens before the node is asked for anything. Loop thread
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -30,7 +29,7 @@ from appliance.api.slices import in_slices
 from appliance.api.stream_write import StreamWriter
 from appliance.api.watching import FanOut, SeriesFilter, run_watch, series_filter
 from appliance.api.write_request import write_operation
-from appliance.node.outcome import WriteOutcome
+from appliance.node.outcome import Tell, WriteOutcome
 from appliance.state import Aggregation, QuerySpec
 from raftberry.internal.v1 import command_pb2, wire_pb2
 from raftberry.v1 import reading_pb2
@@ -58,10 +57,10 @@ class ReadingService:
             "GetProducer": unary(self.GetProducer, reading_pb2.GetProducerRequest),
         }
 
-    def begin_write(self, raw: bytes, context: Context) -> asyncio.Future[WriteOutcome]:
+    def begin_write(self, raw: bytes, context: Context, tell: Tell) -> None:
         operation = write_operation(raw, self._node.wall_ns)
         check_write(present_caller(), operation)
-        return self._node.write(operation, deadline_ns=deadline_ns(context))
+        self._node.submit(operation, tell, deadline_ns=deadline_ns(context))
 
     def begin_stream_write(self, context: Context, fail: Callable[[Exception], None]) -> None:
         StreamWriter(self._node, context, fail).start()

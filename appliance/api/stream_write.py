@@ -8,10 +8,10 @@ No task: a stream goes on when a request has come, an outcome is there, or a res
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from appliance import limits
@@ -29,13 +29,13 @@ STREAM_IN_FLIGHT_BYTES_MAX: Final = 2 * limits.MESSAGE_BYTES_MAX
 """A stream holds two messages of the largest size in flight, or many small ones."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _InFlight:
-    """A request whose outcome is awaited; outcome is the refusal itself if it never went further."""
+    """A request and its outcome; None: it is awaited."""
 
     sequence: int
     size_bytes: int
-    outcome: asyncio.Future[WriteOutcome] | NotApplied
+    outcome: WriteOutcome | Exception | None = None
 
 
 class StreamWriter:
@@ -46,7 +46,7 @@ class StreamWriter:
         self._caller = present_caller()
         self._in_flight: deque[_InFlight] = deque()
         self._in_flight_bytes = 0
-        self._is_reading = self._is_sending = self._is_read = False
+        self._is_reading = self._is_sending = self._is_read = self._has_left = False
 
     def start(self) -> None:
         self._call.on_abandon = self._leave
@@ -70,10 +70,8 @@ class StreamWriter:
             return
         self._in_flight.append(request)
         self._in_flight_bytes += request.size_bytes
-        if isinstance(request.outcome, NotApplied):
+        if request.outcome is not None:
             self._answer()
-        else:
-            request.outcome.add_done_callback(self._answer)
         self._read_on()
 
     def _submit(self, raw: bytes) -> _InFlight:
@@ -82,9 +80,18 @@ class StreamWriter:
             if self._caller.is_limited:
                 self._caller.check()
                 check_write(self._caller, operation)
-            return _InFlight(operation.sequence, len(raw), self._node.write(operation, deadline_ns=None))
+            request = _InFlight(operation.sequence, len(raw))
+            self._node.submit(operation, partial(self._told, request), deadline_ns=None)
         except NotApplied as error:
             return _InFlight(sequence_of(raw), len(raw), error)
+        return request
+
+    def _told(self, request: _InFlight, outcome: WriteOutcome | Exception) -> None:
+        request.outcome = outcome
+        if not self._has_left:
+            self._answer()
+        elif isinstance(outcome, Fatal):
+            log.error("write failed after its client left error=%r", outcome)
 
     def _is_full(self) -> bool:
         return (
@@ -92,7 +99,7 @@ class StreamWriter:
             or self._in_flight_bytes >= STREAM_IN_FLIGHT_BYTES_MAX
         )
 
-    def _answer(self, _outcome: object = None) -> None:
+    def _answer(self) -> None:
         """The oldest request, once its outcome is there and the response before it has left."""
         if self._is_sending:
             return
@@ -101,15 +108,16 @@ class StreamWriter:
                 self._call.finish()
             return
         request = self._in_flight[0]
-        if isinstance(request.outcome, asyncio.Future) and not request.outcome.done():
+        if request.outcome is None:
             return
         self._in_flight.popleft()
         self._in_flight_bytes -= request.size_bytes
-        try:
-            response = _response(request)
-        except Exception as error:  # noqa: BLE001 the top of a call (style rule 11)
-            self._fail(error)
+        if isinstance(request.outcome, Exception) and not isinstance(
+            request.outcome, NotApplied | OutcomeUnknown
+        ):
+            self._fail(request.outcome)
             return
+        response = _response(request.sequence, request.outcome)
         self._is_sending = True
         self._call.send(response.SerializeToString(), self._sent)
         self._read_on()
@@ -123,32 +131,16 @@ class StreamWriter:
 
     def _leave(self) -> None:
         """The client is gone: what is in flight goes on, and nobody waits for it."""
-        self._is_read = True
-        for request in self._in_flight:
-            if isinstance(request.outcome, asyncio.Future):
-                request.outcome.remove_done_callback(self._answer)
-                request.outcome.add_done_callback(_forget)
+        self._is_read = self._has_left = True
         self._in_flight.clear()
         self._call.finish()
 
 
-def _response(request: _InFlight) -> reading_pb2.StreamWriteResponse:
-    if isinstance(request.outcome, NotApplied):
-        return _refusal(request, request.outcome)
-    try:
-        outcome = request.outcome.result()
-    except (NotApplied, OutcomeUnknown) as error:
-        return _refusal(request, error)
+def _response(
+    sequence: int, outcome: WriteOutcome | NotApplied | OutcomeUnknown
+) -> reading_pb2.StreamWriteResponse:
+    if isinstance(outcome, NotApplied | OutcomeUnknown):
+        return reading_pb2.StreamWriteResponse(sequence=sequence, status=failures.status_of(outcome))
     return reading_pb2.StreamWriteResponse(
-        sequence=request.sequence, index=outcome.index, term=outcome.term, duplicate=outcome.duplicate
+        sequence=sequence, index=outcome.index, term=outcome.term, duplicate=outcome.duplicate
     )
-
-
-def _refusal(request: _InFlight, error: NotApplied | OutcomeUnknown) -> reading_pb2.StreamWriteResponse:
-    return reading_pb2.StreamWriteResponse(sequence=request.sequence, status=failures.status_of(error))
-
-
-def _forget(outcome: asyncio.Future[WriteOutcome]) -> None:
-    """Takes the result of a request whose client has left, so that asyncio does not report it as lost."""
-    if not outcome.cancelled() and isinstance(error := outcome.exception(), Fatal):
-        log.error("write failed after its client left error=%r", error)

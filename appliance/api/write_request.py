@@ -30,19 +30,20 @@ _ENCODE_BYTES_MIN: Final = limits.ENCODE_READINGS_MIN * 8
 
 def write_operation(raw: bytes, wall_ns: Callable[[], int]) -> command_pb2.Operation:
     """The Operation of the bytes of a WriteRequest or StreamWriteRequest. wall_ns stamps readings without a time."""
-    request = _parse(raw)
+    request, written = _parse(raw)
+    sequence = request.sequence
     operation = command_pb2.Operation(
-        producer_id=validate.producer(request.producer_id, request.sequence), sequence=request.sequence
+        producer_id=validate.producer(request.producer_id, sequence), sequence=sequence
     )
-    _check_series_count(len(request.readings))
+    _check_series_count(len(written))
     columns = operation.write.columns
     reading_count = 0
-    for position, readings in enumerate(request.readings):
+    for position, readings in enumerate(written):
         sensor, metric, times, values, integer = _columns(readings, position, wall_ns)
-        reading_count += len(values) // 8
+        count = len(values) // 8
+        reading_count += count
         _check_reading_count(reading_count)
         if len(values) < _ENCODE_BYTES_MIN:
-            count = len(values) // 8
             columns.add(
                 sensor=sensor,
                 metric=metric,
@@ -65,21 +66,24 @@ def sequence_of(raw: bytes) -> int:
         return 0
 
 
-def _parse(raw: bytes) -> wire_pb2.WriteRequestColumns:
+def _parse(raw: bytes) -> tuple[wire_pb2.WriteRequestColumns, Sequence[wire_pb2.ReadingsColumns]]:
+    """The request, and its readings as a list: to go through the field itself takes twice as long."""
     try:
         request = wire_pb2.WriteRequestColumns.FromString(raw)
-        for readings in request.readings:
+        written = request.readings[:]
+        for readings in written:
             unknown = UnknownFieldSet(readings)
             if len(unknown) and any(
                 unknown[place].field_number in _COLUMN_FIELDS for place in range(len(unknown))
             ):
-                return _repacked(raw)
+                request = _repacked(raw)
+                return request, request.readings
     except DecodeError as error:
         raise InvalidArgument(
             "request",
             f"{len(raw)} bytes that are not a raftberry.v1.WriteRequest; see proto/raftberry/v1/reading.proto",
         ) from error
-    return request
+    return request, written
 
 
 def _repacked(raw: bytes) -> wire_pb2.WriteRequestColumns:

@@ -6,6 +6,8 @@ without being decoded again (protobuf: a repeated field is its elements, one aft
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from appliance.limits import BATCH_BYTES_TARGET, ENTRY_OPERATIONS_MAX
 from appliance.state.entry import encode_entry
 from appliance.state.operations import encode_command
@@ -38,6 +40,7 @@ class Batch:
         return encode_entry(b"".join((header, *self._parts)), may_deflate=may_deflate)
 
 
+@lru_cache(maxsize=1024)
 def _varint(number: int) -> bytes:
     encoded = bytearray()
     while number > 0x7F:

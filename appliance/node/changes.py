@@ -41,6 +41,9 @@ ASK_AGAIN_NS: Final = 50_000_000
 ANSWER_NS_MAX: Final = 500_000_000
 """A question or its answer may be lost."""
 
+LOOK_AGAIN_NS: Final = 100_000_000
+"""Between two looks whether somebody is elsewhere than the cluster knows."""
+
 ANNOUNCE_AGAIN_NS: Final = 30_000_000_000
 """Between two attempts to tell the cluster this node's address."""
 
@@ -161,6 +164,7 @@ class Changes:
             return
         moved = next(self._moved(node.log.configuration), None)
         if moved is None:
+            self._announce_ns = now_ns + LOOK_AGAIN_NS
             return
         self._announce_ns = now_ns + ANNOUNCE_AGAIN_NS
         with suppress(Overloaded):

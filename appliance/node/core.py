@@ -228,6 +228,8 @@ class NodeCore:
         match frame.WhichOneof("kind"):
             case "forward":
                 self.writes.on_forward(member, frame)
+                if not self.writes.needs_cycle():
+                    return
             case "forward_refused":
                 self.writes.on_forward_refused(member, frame)
             case "read_index":

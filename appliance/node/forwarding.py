@@ -7,8 +7,7 @@ most once: the sender relies on both (see proposals.py). A sender's numbers only
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from appliance.limits import PROPOSALS_PENDING_BYTES_MAX, PROPOSALS_PENDING_MAX
 from appliance.model import MemberId
@@ -22,8 +21,7 @@ class Refuse(Protocol):
     ) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Forwarded:
+class _Forwarded(NamedTuple):
     term: int
     operation: bytes
 

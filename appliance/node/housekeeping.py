@@ -84,6 +84,9 @@ class Housekeeping:
         """For the checkpoint under way."""
 
         self._expiring_at = 0
+        self._no_room: str | None = None
+        """As judged since the last cycle; None: not yet."""
+
         self.clocks = Clocks(node.clock)
         self.space, self.rooms = Space(lambda: node.options), Rooms(node.clock)
         node.writes.no_room = self.no_room
@@ -121,6 +124,7 @@ class Housekeeping:
     # the cycle -------------------------------------------------------------------------------------------
 
     def cycle(self) -> None:
+        self._no_room = None
         self._checkpoint_if_due()
         self._trim()
         self._node.log.evict(self._node.engine.applied_index, self._node.consensus_options.hot_bytes_max)
@@ -152,6 +156,7 @@ class Housekeeping:
     def heard_sample(self, member: MemberId, sample: peer_pb2.ClockSample) -> None:
         self.clocks.heard(member, sample)
         self.rooms.heard(member, sample)
+        self._no_room = None
 
     def check_space(self, operation: command_pb2.Operation) -> None:
         """Raises Overloaded for what needs space when the quota's limit is reached; deletes go on."""
@@ -159,11 +164,21 @@ class Housekeeping:
         if reason and needs_space(operation):
             raise Overloaded(reason)
 
+    def disk_has(self, free_bytes: int | None) -> None:
+        """What anybody may still write to the file system of the data directory; None: not known."""
+        self.space.disk_free_bytes, self._no_room = free_bytes, None
+
     def no_room(self) -> str:
-        """Why this node, and as the leader for all, takes nothing that needs space; empty: it does."""
-        self.space.used_bytes = self.store_bytes + self.sizes.total_bytes
-        reason = self.space.refusal()
-        return self.rooms.refusal(self._node.members, reason) if self._node.engine.is_leader else reason
+        """Why this node, and as the leader for all, takes nothing that needs space; empty: it does.
+
+        Asked for each write, judged once a cycle: what is used changes in cycles only.
+        """
+        if self._no_room is None:
+            self.space.used_bytes = self.store_bytes + self.sizes.total_bytes
+            self._no_room = self.space.refusal()
+            if self._node.engine.is_leader:
+                self._no_room = self.rooms.refusal(self._node.members, self._no_room)
+        return self._no_room
 
     def _checkpoint_if_due(self) -> None:
         if self._is_checkpointing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from appliance.model import Verdict
@@ -9,9 +10,12 @@ from appliance.node.proposals import Completion
 from appliance.state import OperationResult
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WriteOutcome:
-    """index: of the entry; of a duplicate that of the first time, 0 where it is no longer known."""
+    """index: of the entry; of a duplicate that of the first time, 0 where it is no longer known.
+
+    One for each write: not frozen, which would take twice as long to make.
+    """
 
     index: int
     term: int
@@ -19,6 +23,10 @@ class WriteOutcome:
     mod_revision: int
     deleted: bool
     series_count: int
+
+
+Tell = Callable[[WriteOutcome | Exception], None]
+"""Takes the outcome of a write: of one that was not applied, or of which that is not known, the error."""
 
 
 def outcome_of(completion: Completion) -> WriteOutcome:

@@ -26,9 +26,12 @@ DEADLINES_SPARE = 1_024
 """Deadlines of finished operations that are kept, beside as many as operations wait: a deadline may be a day away."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Completion:
-    """The outcome for one caller: either error, or the result that apply gave at (index, term)."""
+    """The outcome for one caller: either error, or the result that apply gave at (index, term).
+
+    One for each write: not frozen, which would take twice as long to make.
+    """
 
     error: NotApplied | OutcomeUnknown | None
     result: object = None

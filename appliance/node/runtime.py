@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 from appliance.errors import CorruptData, NotApplied, OutcomeUnknown, Overloaded, Quarantined, RaftberryError
 from appliance.limits import CLOCK_EARLIEST_UNIX_NANO
 from appliance.model import Configuration, Position, Role
+from appliance.node.answers import Answers, settle
 from appliance.node.backup import encode_backup
 from appliance.node.comparison import Comparison, compare_states
 from appliance.node.core import NodeCore
 from appliance.node.events import EventSubscription
 from appliance.node.figures import Figures, figures
-from appliance.node.outcome import WriteOutcome, outcome_of
-from appliance.node.proposals import Completion
+from appliance.node.outcome import Tell, WriteOutcome
 from appliance.node.report import report
 from appliance.node.scan import RunningScan, ScanRoom, capture
 from appliance.node.status import NodeStatus, SecurityStatus, with_security
@@ -59,6 +60,7 @@ class Node:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
         self._was_serving = False
+        self._answers = Answers(self._loop)
         self._scan_room = ScanRoom()
         self._backup: RunningScan[bytes] | None = None
         self._is_backup_begun = False
@@ -188,20 +190,14 @@ class Node:
     def state(self) -> StateMachine:
         return self._core.state
 
+    def submit(self, operation: command_pb2.Operation, tell: Tell, *, deadline_ns: int | None) -> None:
+        self._core.submit(operation, self._deadline(deadline_ns), self._answers.to(tell))
+
     def write(
         self, operation: command_pb2.Operation, *, deadline_ns: int | None
     ) -> asyncio.Future[WriteOutcome]:
         future: asyncio.Future[WriteOutcome] = self._loop.create_future()
-
-        def done(completion: Completion) -> None:
-            if future.done():
-                return
-            if completion.error is not None:
-                future.set_exception(completion.error)
-            else:
-                future.set_result(outcome_of(completion))
-
-        self._core.submit(operation, self._deadline(deadline_ns), done)
+        self.submit(operation, partial(settle, future), deadline_ns=deadline_ns)
         return future
 
     def wall_ns(self) -> int:

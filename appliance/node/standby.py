@@ -16,7 +16,7 @@ from appliance.model import Configuration, Position, Role
 from appliance.node.comparison import Comparison
 from appliance.node.events import EventSubscription
 from appliance.node.figures import Figures
-from appliance.node.outcome import WriteOutcome
+from appliance.node.outcome import Tell, WriteOutcome
 from appliance.node.scan import RunningScan
 from appliance.node.status import NodeStatus
 from appliance.node.watches import AppliedEffects
@@ -56,7 +56,7 @@ class StandbyNode:
     def events(self) -> EventSubscription:
         return EventSubscription(self.name, EventLog(self.wall_ns), lambda _: "")
 
-    def submit(self, operation: command_pb2.Operation) -> asyncio.Future[WriteOutcome]:
+    def submit(self, operation: command_pb2.Operation, tell: Tell, *, deadline_ns: int | None) -> None:
         self._refuse()
 
     def write(

@@ -13,7 +13,7 @@ FORWARD_WINDOW_NS = 1_000_000
 """What a follower waits before it forwards: the leader waits for all, and a frame is cheap beside a commit."""
 
 WINDOW_NS_MIN = 2_500_000
-WINDOW_NS_MAX = 50_000_000
+WINDOW_NS_MAX = 100_000_000
 ROUNDS_PER_WINDOW = 4
 ROUNDS_AVERAGED = 8
 SHARE = 0.9

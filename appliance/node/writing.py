@@ -12,7 +12,7 @@ from appliance import features
 from appliance.clock import Clock
 from appliance.consensus import Engine, LogImage
 from appliance.errors import NotApplied
-from appliance.model import MemberId, Position, Verdict
+from appliance.model import MemberId, Position
 from appliance.node.batch import Batch
 from appliance.node.forwarding import ForwardQueue
 from appliance.node.identity import Self
@@ -96,7 +96,7 @@ class WritePath:
 
     def needs_cycle(self) -> bool:
         """What was just submitted can go on, or begins a window: nothing else may wake the node for it."""
-        return self._may_send() and self._window.concerns(self._queued_count())
+        return self._window.concerns(self._queued_count()) and self._may_send()
 
     def next_deadline_ns(self) -> int | None:
         going_on_ns = self._window.ends_ns if self._may_send() else None
@@ -135,15 +135,15 @@ class WritePath:
         self._last_command_ns = self._clock.monotonic_ns()
         if applied.command is None:
             return
-        member, boot = self._me.member_id, self._me.boot_nonce
+        self.reading_count += applied.reading_count
+        member, boot, is_all_ours = self._me.member_id, self._me.boot_nonce, True
         for operation, result in zip(applied.command.operations, applied.results, strict=True):
-            if operation.HasField("write") and result.verdict is Verdict.APPLIED:
-                self.reading_count += sum(columns.count for columns in operation.write.columns)
             if operation.origin_member == member and operation.origin_boot == boot:
                 request = operation.origin_request
                 self._proposals.applied(request, result, result.error, applied.index, applied.term)
             else:
-                self.has_applied_for_others = True
+                is_all_ours = False
+        self.has_applied_for_others |= not is_all_ours
 
     def lost_trail(self, position: Position, is_remembered: Callable[[str], bool]) -> None:
         """A snapshot was installed: what is inside it is not known one by one. is_remembered: see Proposals."""

@@ -63,7 +63,7 @@ class StateMachine(StateReads):
         self._checkpoint: CheckpointWork | None = None
         self._checkpointed = self._tables.position
         self._key_changes: list[KeyChange] = []
-        self._ordinal = 0
+        self._ordinal = self._written_count = 0
         self._appliers: dict[str, Callable[[command_pb2.Operation], OperationResult]] = {
             "put": self._put,
             "delete": self._delete,
@@ -120,6 +120,7 @@ class StateMachine(StateReads):
         tables.elapsed_ns = min(tables.elapsed_ns + message.elapsed_nano, ELAPSED_MAX)
         plain = OperationResult(Verdict.APPLIED, index)
         results: list[OperationResult] = []
+        self._written_count = 0
         for operation in message.operations:
             self._ordinal = len(results)
             results.append(self._apply_operation(operation, plain))
@@ -129,7 +130,7 @@ class StateMachine(StateReads):
         outcome = EntryOutcome(index, skipped, tuple(self._key_changes))
         self._key_changes.clear()
         tables.outcomes.add(outcome)
-        return Applied(index, term, tuple(results), outcome, message)
+        return Applied(index, term, tuple(results), outcome, message, self._written_count)
 
     def apply_entry(self, index: int, term: int, entry: bytes) -> Applied:
         """entry: as it stands in the log, with its type byte."""
@@ -257,6 +258,7 @@ class StateMachine(StateReads):
                 return OperationResult(Verdict.DUPLICATE, first_time.index)
             if not series.write_lone(write.columns):
                 series.write(decode_write(write))
+            self._written_count += len(write.columns)
         else:
             columns = decode_write(write)
             fingerprint = fingerprint_write(columns) if is_once else 0
@@ -264,6 +266,7 @@ class StateMachine(StateReads):
             if first_time is not None:
                 return OperationResult(Verdict.DUPLICATE, first_time.index)
             series.write(columns)
+            self._written_count += sum(message.count for message, _ in columns)
         if is_once:
             self._mark(operation, fingerprint, 0)
         return plain

@@ -80,13 +80,17 @@ class EntryOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """One applied entry. command is the decoded message, None of a NO_OP or a skipped entry."""
+    """One applied entry. command is the decoded message, None of a NO_OP or a skipped entry.
+
+    reading_count: what its writes added, those that overwrote another included.
+    """
 
     index: int
     term: int
     results: tuple[OperationResult, ...] = ()
     outcome: EntryOutcome = field(default_factory=lambda: EntryOutcome(0))
     command: command_pb2.Command | None = field(default=None, repr=False)
+    reading_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -271,6 +271,19 @@ class FakeNode:
             future.set_result(outcome)
         return future
 
+    def submit(
+        self,
+        operation: command_pb2.Operation,
+        tell: Callable[[Outcome | Exception], None],
+        *,
+        deadline_ns: int | None,
+    ) -> None:
+        def done(future: asyncio.Future[Outcome]) -> None:
+            error = future.exception()
+            tell(error if isinstance(error, Exception) else future.result())
+
+        self.write(operation, deadline_ns=deadline_ns).add_done_callback(done)
+
     async def read_barrier(self, consistency: int, *, deadline_ns: int | None) -> Position:
         self.barriers.append(consistency)
         self.deadlines.append(deadline_ns)

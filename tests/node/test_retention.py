@@ -515,13 +515,13 @@ def test_old_roll_ups_of_another_kind_raise_an_alarm_and_gone_they_are_made_anew
 def test_a_disk_filled_by_others_refuses_writes_and_recovers_by_itself() -> None:
     with cluster(size=1) as made:
         leader = made.elect()
-        space = leader.core.housekeeping.space
-        space.disk_free_bytes = leader.core.options.disk_free_bytes_min - 1
+        house = leader.core.housekeeping
+        house.disk_has(leader.core.options.disk_free_bytes_min - 1)
         with pytest.raises(
             Overloaded, match=r"the disk has 255 MiB free \(limit 256 MiB.*remove other files"
         ):
             leader.core.submit(write([1], [1.0]), made.clock.now_ns + 10**10, lambda _: None)
-        space.disk_free_bytes += 1
+        house.disk_has(leader.core.options.disk_free_bytes_min)
         submit(made, leader, write([1], [1.0]))
 
 

@@ -18,12 +18,12 @@ def test_a_majority_without_room_refuses_writes_wherever_they_are_asked(is_leade
         leader, (one, other) = made.elect(), made.followers
         full, asked = ([leader], one) if is_leader_full else ([one, other], leader)
         for machine in full:
-            machine.core.housekeeping.space.disk_free_bytes = 0
+            machine.core.housekeeping.disk_has(0)
         made.run_for(25_000)
         assert "the disk has 0 MiB free" in refused(made, asked, write([1], [1.0]))
         submit(made, asked, delete_series("s", "t"))
         for machine in full:
-            machine.core.housekeeping.space.disk_free_bytes = None
+            machine.core.housekeeping.disk_has(None)
         made.run_for(25_000)
         submit(made, asked, write([1], [1.0]))
 
@@ -31,7 +31,7 @@ def test_a_majority_without_room_refuses_writes_wherever_they_are_asked(is_leade
 def test_one_follower_of_three_without_room_stops_nobody() -> None:
     with cluster() as made:
         leader = made.elect()
-        made.followers[0].core.housekeeping.space.disk_free_bytes = 0
+        made.followers[0].core.housekeeping.disk_has(0)
         made.run_for(25_000)
         submit(made, leader, write([1], [1.0]))
 
