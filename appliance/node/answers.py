@@ -38,14 +38,14 @@ class Answers:
     def _tell_waiting(self) -> None:
         ends_ns = monotonic_ns() + TURN_NS
         while self._waiting:
-            if monotonic_ns() >= ends_ns:
-                self._loop.call_soon(self._tell_waiting)
-                return
             tell, completion = self._waiting.popleft()
             try:
                 tell(completion.error or outcome_of(completion))
             except Exception as error:
                 log.error("a caller was not told error=%r", error, exc_info=error)
+            if self._waiting and monotonic_ns() >= ends_ns:
+                self._loop.call_soon(self._tell_waiting)
+                return
 
 
 def settle(future: asyncio.Future[WriteOutcome], outcome: WriteOutcome | Exception) -> None:
