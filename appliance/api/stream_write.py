@@ -112,12 +112,11 @@ class StreamWriter:
             return
         self._in_flight.popleft()
         self._in_flight_bytes -= request.size_bytes
-        if isinstance(request.outcome, Exception) and not isinstance(
-            request.outcome, NotApplied | OutcomeUnknown
-        ):
-            self._fail(request.outcome)
+        try:
+            response = _response(request.sequence, request.outcome)
+        except Exception as error:  # noqa: BLE001 the top of a call (style rule 11)
+            self._fail(error)
             return
-        response = _response(request.sequence, request.outcome)
         self._is_sending = True
         self._call.send(response.SerializeToString(), self._sent)
         self._read_on()
@@ -136,11 +135,12 @@ class StreamWriter:
         self._call.finish()
 
 
-def _response(
-    sequence: int, outcome: WriteOutcome | NotApplied | OutcomeUnknown
-) -> reading_pb2.StreamWriteResponse:
+def _response(sequence: int, outcome: WriteOutcome | Exception) -> reading_pb2.StreamWriteResponse:
+    """Raises what is no answer to a request."""
     if isinstance(outcome, NotApplied | OutcomeUnknown):
         return reading_pb2.StreamWriteResponse(sequence=sequence, status=failures.status_of(outcome))
+    if isinstance(outcome, Exception):
+        raise outcome
     return reading_pb2.StreamWriteResponse(
         sequence=sequence, index=outcome.index, term=outcome.term, duplicate=outcome.duplicate
     )

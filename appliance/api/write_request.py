@@ -35,7 +35,6 @@ def write_operation(raw: bytes, wall_ns: Callable[[], int]) -> command_pb2.Opera
     operation = command_pb2.Operation(
         producer_id=validate.producer(request.producer_id, sequence), sequence=sequence
     )
-    _check_series_count(len(written))
     columns = operation.write.columns
     reading_count = 0
     for position, readings in enumerate(written):
@@ -70,6 +69,7 @@ def _parse(raw: bytes) -> tuple[wire_pb2.WriteRequestColumns, Sequence[wire_pb2.
     """The request, and its readings as a list: to go through the field itself takes twice as long."""
     try:
         request = wire_pb2.WriteRequestColumns.FromString(raw)
+        _check_series_count(len(request.readings))
         written = request.readings[:]
         for readings in written:
             unknown = UnknownFieldSet(readings)

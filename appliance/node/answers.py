@@ -1,4 +1,4 @@
-"""Outcomes of writes on their way to their callers: what a cycle brought is told behind it, in one turn of the loop.
+"""Outcomes of writes on their way to their callers: what a cycle brought is told behind it, together.
 
 Invariant: nobody is told inside a cycle: the next entry and the frames to the peers go before the answers. Each is told
 once, in the order of the outcomes. A turn ends after TURN_NS, for whatever else waits. Loop thread only.
@@ -24,28 +24,36 @@ log = logging.getLogger(__name__)
 class Answers:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: deque[tuple[Tell, Completion]] = deque()
+        self._waiting: deque[tuple[Tell, WriteOutcome | Exception]] = deque()
+        self._is_due = False
 
     def to(self, tell: Tell) -> Done:
         """What the core calls with the outcome."""
         return partial(self._put, tell)
 
     def _put(self, tell: Tell, completion: Completion) -> None:
-        if not self._waiting:
+        self._waiting.append((tell, completion.error or outcome_of(completion)))
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._waiting and not self._is_due:
+            self._is_due = True
             self._loop.call_soon(self._tell_waiting)
-        self._waiting.append((tell, completion))
 
     def _tell_waiting(self) -> None:
         ends_ns = monotonic_ns() + TURN_NS
-        while self._waiting:
-            tell, completion = self._waiting.popleft()
-            try:
-                tell(completion.error or outcome_of(completion))
-            except Exception as error:
-                log.error("a caller was not told error=%r", error, exc_info=error)
-            if self._waiting and monotonic_ns() >= ends_ns:
-                self._loop.call_soon(self._tell_waiting)
-                return
+        try:
+            while self._waiting:
+                tell, outcome = self._waiting.popleft()
+                try:
+                    tell(outcome)
+                except Exception as error:
+                    log.error("a caller was not told error=%r", error, exc_info=error)
+                if monotonic_ns() >= ends_ns:
+                    break
+        finally:
+            self._is_due = False
+            self._go_on()
 
 
 def settle(future: asyncio.Future[WriteOutcome], outcome: WriteOutcome | Exception) -> None:

@@ -171,7 +171,7 @@ class Housekeeping:
     def no_room(self) -> str:
         """Why this node, and as the leader for all, takes nothing that needs space; empty: it does.
 
-        Asked for each write, judged once a cycle: what is used changes in cycles only.
+        Asked for each write, judged once a cycle: whatever changes it wakes the node.
         """
         if self._no_room is None:
             self.space.used_bytes = self.store_bytes + self.sizes.total_bytes

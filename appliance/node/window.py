@@ -15,6 +15,9 @@ FORWARD_WINDOW_NS = 1_000_000
 WINDOW_NS_MIN = 2_500_000
 WINDOW_NS_MAX = 100_000_000
 ROUNDS_PER_WINDOW = 4
+ROUND_NS_MAX = WINDOW_NS_MAX // ROUNDS_PER_WINDOW
+"""Longer ones say no more: one stall of a card must not have callers wait for rounds on end."""
+
 ROUNDS_AVERAGED = 8
 SHARE = 0.9
 
@@ -40,7 +43,7 @@ class Window:
     def committed(self, now_ns: int, *, company: int) -> None:
         """The batch that this leader sent last is committed, and so many callers were seen to write."""
         assert self._sent_ns is not None, "what is committed was sent"
-        took_ns = min(now_ns - self._sent_ns, WINDOW_NS_MAX)
+        took_ns = min(now_ns - self._sent_ns, ROUND_NS_MAX)
         share = ROUNDS_AVERAGED if self._round_ns else 1
         self._round_ns += (took_ns - self._round_ns) // share
         self._target = SHARE * company
