@@ -381,7 +381,6 @@ def _reload_on_hangup(serving: Serving, core: NodeCore) -> None:
 
     def apply(options: NodeOptions) -> None:
         core.options = options
-        core.request_wake()
         serving.trust.reload()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: reload.run(apply, node_options))

@@ -208,10 +208,12 @@ class Engine:
     def commit_began(self) -> None:
         self._commit_began_ns = self._replica.now_ns()
 
-    def commit_finished(self, sequence: int) -> None:
+    def commit_finished(self, sequence: int) -> bool:
+        """True if a tick has something to do now."""
         self._commit_began_ns = None
         self._replica.log.made_durable(sequence)
         self._guard.on_durable()
+        return not self._core.is_idle and not self._guard.waits_for_acks
 
     def propose(self, command: bytes) -> Position:
         """Leader only: append an entry (its first byte is the type) and send it to the followers."""

@@ -344,12 +344,23 @@ class Guard:
             self._acknowledged, self._acknowledged_term = {}, self._replica.log.term
         if index > self._acknowledged.get(member, 0):
             self._acknowledged[member] = index
-            self.has_news |= index > self.core.raftCommitIndex
+            self.has_news |= self._moves_commit(index)
             self._replica.record("matched", index, member)
         self._acknowledged.setdefault(member, index)
         self.has_news |= self.flow.acknowledged(member, index)
         self.core.heard(member)
         self._count_ack(member)
+
+    def _moves_commit(self, acknowledged: int) -> bool:
+        """It may: whether a majority has it the tick finds out. What is not durable here does not count (H1)."""
+        return bool(min(acknowledged, self._replica.log.durable_index) > self.core.raftCommitIndex)
+
+    @property
+    def waits_for_acks(self) -> bool:
+        """Leader: nothing but the followers' acks can let the entry that is on its way be committed."""
+        acknowledged = max(map(self._acknowledged_by, self._replica.others), default=0)
+        is_on_its_way = self._replica.others and self._replica.log.last_index > self.core.raftCommitIndex
+        return bool(self.core.is_leader and is_on_its_way and not self._moves_commit(acknowledged))
 
     def _count_ack(self, member: MemberId) -> None:
         """An ack counts only as far as this leader's own log is durable (H1); nextIndex never falls (H3)."""

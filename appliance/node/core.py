@@ -90,6 +90,7 @@ class NodeCore:
             self.engine, workers, self.new_frame, partial(self._send, is_bulk=True), clock, rng, wake
         )
         self._snapshot_answers = SnapshotAnswers(self.log, self.send_frame)
+        self.pipeline.on_committed = self._snapshot_answers.release
         self.receiver = SnapshotReceiver(
             workers,
             lambda: self.store,

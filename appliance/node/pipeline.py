@@ -31,6 +31,9 @@ class CommitPipeline:
         self._engine, self._log, self._journal = engine, log, journal
         self._workers, self._clock, self._wake = workers, clock, wake
         self._began_ns: int | None = None
+        self.on_committed: Callable[[], None] = lambda: None
+        """Releases what waits for a commit beside the consensus."""
+
         self.latencies_ns: deque[int] = deque(maxlen=_LATENCIES_KEPT)
         self.durations = Histogram(COMMIT_BOUNDS_NS)
 
@@ -59,5 +62,7 @@ class CommitPipeline:
         self.latencies_ns.append(took_ns)
         self.durations.observe(took_ns)
         self._began_ns = None
-        self._engine.commit_finished(sequence)
-        self._wake()
+        has_news = self._engine.commit_finished(sequence)
+        self.on_committed()
+        if has_news or self._log.has_queued:
+            self._wake()

@@ -346,3 +346,46 @@ def test_who_did_not_take_over_is_not_asked_again_at_once() -> None:
         made.run_for(600)
         assert isinstance(outcomes[0], int), "writes go on"
         assert leader.core.begin_transfer("") != first
+
+
+def cycles_of(made: Cluster, machine: Machine) -> list[int]:
+    """Of the leader and of the two followers, the one asked first, for one write that machine takes."""
+    followers = sorted(made.followers, key=lambda one: one is not machine)
+    before = [one.cycle_count for one in (made.leader, *followers)]
+    outcomes = write(made, machine)
+    made.settle()
+    assert len(outcomes) == 1
+    return [one.cycle_count - count for one, count in zip((made.leader, *followers), before, strict=True)]
+
+
+def test_a_write_wakes_each_node_only_for_what_it_can_do() -> None:
+    """The leader proposes, and commits; a follower appends. Nothing else that happens is reason for a cycle:
+    a commit of the journal that waits for acks, an ack before the entry is durable here, an ack that has left."""
+    with cluster() as made:
+        leader = made.elect()
+        made.run_for(20)
+        assert cycles_of(made, leader) == [2, 1, 1]
+        made.run_for(20)
+        # Who forwards does so in a cycle, and hears of the commit in another.
+        assert cycles_of(made, made.followers[0]) == [2, 3, 2]
+
+
+def test_what_is_forwarded_behind_an_entry_that_is_on_its_way_wakes_no_leader() -> None:
+    with cluster() as made:
+        leader, follower = made.elect(), made.followers[0]
+        made.run_for(20)
+        first = write(made, leader)
+        made._cycle(leader)
+        leader.is_woken = False
+        forward = follower.core.new_frame()
+        forward.forward.requests.append(1)
+        operation = put("other")
+        operation.origin_member, operation.origin_boot, operation.origin_request = member(follower), 7, 1
+        forward.forward.operations.append(operation.SerializeToString())
+        leader.core.on_frame(member(follower), forward)
+        assert not leader.is_woken
+        made.settle()
+        made.run_for(200)
+        assert len(first) == 1
+        assert leader.core.log.last_index == leader.core.engine.applied_index
+        assert leader.core.state.key("other") is not None
