@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance import limits
+from appliance.api import write_request
 from appliance.api.write_request import sequence_of, write_operation
 from appliance.errors import InvalidArgument, NotApplied
 from appliance.state.columns import CODEC_PCODEC, CODEC_RAW, decode_columns
@@ -132,6 +133,16 @@ def test_the_largest_request_is_taken() -> None:
     count = limits.READINGS_PER_REQUEST_MAX
     got = operation(one(time_unix_nano=range(count), int_value=[1] * count))
     assert got.write.columns[0].count == count
+
+
+def test_a_request_of_too_many_series_is_refused_before_any_of_them_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two bytes each on the wire, hundreds in memory: 4 MiB of them would take half a gigabyte."""
+    monkeypatch.setattr(write_request, "UnknownFieldSet", None)
+    count = limits.SERIES_PER_REQUEST_MAX + 1
+    with pytest.raises(InvalidArgument, match=f"{count} elements.*split it"):
+        write_operation(delimited(1, b"") * count, now)
 
 
 def test_a_column_that_is_not_a_multiple_of_eight_bytes_is_refused() -> None:

@@ -155,6 +155,16 @@ def test_deleted_series_leave_nothing_and_come_back_empty() -> None:
     assert next(node.state.series("s", "")).reading_count == 1
 
 
+def test_an_entry_counts_the_readings_that_it_wrote() -> None:
+    """Not those that were refused, or written before; a reading that overwrites another counts."""
+    node = Cluster()
+    once = write([1, 2], [1.0, 2.0], producer_id="p", sequence=5)
+    assert node.apply(once, write([1], [9.0]), write([1], [9], integer=True)).reading_count == 3
+    assert node.apply(once, write([3], [1], integer=True), put_key("k", b"v")).reading_count == 0
+    lone_of_two = write_readings([columns([4], [1.0]), columns([4], [1.0], "other")])
+    assert node.apply(lone_of_two, write([5, 6, 7], [1.0] * 3)).reading_count == 5
+
+
 # Producers
 
 
