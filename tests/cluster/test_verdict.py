@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from appliance.model import NO_OP, REGULAR
-from appliance.state.operations import encode_columns, encode_command, put_key, write_readings
+from appliance.state.operations import encode_columns, encode_command, expire_keys, put_key, write_readings
+from appliance.storage.batch import Append
+from appliance.storage.lmdb_journal import LmdbJournal
 from raftberry.internal.v1 import command_pb2
 from tests.cluster.recorder import APPLIED, NOT_APPLIED, Done, LocalRead, Read, Recorder, Watched
 from tests.cluster.verdict import (
     Command,
     Content,
+    Evidence,
     Told,
     check_content,
     check_history,
     check_local_reads,
     check_watched,
+    judge,
     tell,
 )
 from tests.simulation.failure import CheckFailed
@@ -108,6 +113,27 @@ def test_a_lie_of_the_history_is_caught(lie: Callable[[Recorder], None], check: 
     with pytest.raises(CheckFailed) as caught:
         check_history(recorder, told(recorder).reference, ["r0"])
     assert caught.value.check == check
+
+
+def test_a_key_that_expires_while_the_nodes_are_asked_is_no_lie(tmp_path: Path) -> None:
+    """One node answers before that entry, the next behind it."""
+    put, expire = put_key("k", b"1 a", ttl_seconds=1), expire_keys([("k", 1)])
+    journals = {}
+    for name in ("n1", "n2", "n3"):
+        journals[name] = tmp_path / name
+        journal = LmdbJournal.create(journals[name])
+        log = [
+            (REGULAR + encode_command([one], time_unix_nano=1, elapsed_nano=2 * SECOND))
+            for one in (put, expire)
+        ]
+        journal.commit([Append(tuple((command, index, 1) for index, command in enumerate(log, 2)))])
+        journal.close()
+    recorder = Recorder()
+    recorder.operations = [Done(1, "put", "k", 0, 1 * SECOND, APPLIED, 2)]
+    before, after = Content(2, {"k": (b"1 a", 1)}, {}), Content(3, {}, {})
+    assert judge(recorder, Evidence(journals, {"n1": before, "n2": after, "n3": after}, []))["contents"] == 3
+    with pytest.raises(CheckFailed, match="n3 holds other keys"):
+        judge(recorder, Evidence(journals, {"n1": before, "n2": after, "n3": Content(2, {}, {})}, []))
 
 
 def test_a_producers_sequence_that_was_applied_twice_is_caught() -> None:

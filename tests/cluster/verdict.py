@@ -43,12 +43,16 @@ class Content:
 
 @dataclass(slots=True)
 class Evidence:
-    """All that a run leaves. committed_index: what every node had applied."""
+    """All that a run leaves."""
 
     journals: Mapping[str, Path]
-    committed_index: int
     contents: Mapping[str, Content]
     registers: Sequence[str]
+
+    @property
+    def committed_index(self) -> int:
+        """What some node had applied: keys may expire between one node's answer and the next one's."""
+        return max(content.index for content in self.contents.values())
 
 
 @dataclass(slots=True)
