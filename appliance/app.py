@@ -37,7 +37,6 @@ from appliance.joining import complete, read_intent
 from appliance.life import Life
 from appliance.model import Role, hex_id
 from appliance.node.access import Access
-from appliance.node.core import NodeCore
 from appliance.node.failpoints import Failpoints
 from appliance.node.options import NodeOptions
 from appliance.node.report import REUSE
@@ -359,7 +358,7 @@ async def _run_until_stopped(life: Life, serving: Serving, parts: Parts) -> None
         "yes" if serving.trust.is_secured else "no",
     )
     serving.notifier.ready("serving")
-    _reload_on_hangup(serving, parts.core)
+    _reload_on_hangup(serving, parts)
     ailment = lambda: ailment_of(parts.node, system_clock)  # noqa: E731
     with (
         watching_disk(parts.core, serving.config.data),
@@ -373,14 +372,15 @@ async def _run_until_stopped(life: Life, serving: Serving, parts: Parts) -> None
         await parts.node.stop(deadline_ns=system_clock.monotonic_ns() + STOP_BOUND_NS)
 
 
-def _reload_on_hangup(serving: Serving, core: NodeCore) -> None:
+def _reload_on_hangup(serving: Serving, parts: Parts) -> None:
     """Under systemd SIGHUP is `systemctl reload`; elsewhere it is a terminal that closes, and ends the node."""
     if not serving.notifier.is_active:
         return
     reload = Reload(serving.told, serving.read_again, serving.notifier, system_clock)
 
     def apply(options: NodeOptions) -> None:
-        core.options = options
+        parts.core.options = options
+        parts.node.wake()
         serving.trust.reload()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: reload.run(apply, node_options))

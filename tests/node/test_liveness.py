@@ -370,6 +370,52 @@ def test_a_write_wakes_each_node_only_for_what_it_can_do() -> None:
         assert cycles_of(made, made.followers[0]) == [2, 3, 2]
 
 
+def test_acks_before_the_leaders_own_disk_wake_nobody_and_its_commit_does() -> None:
+    """Without time: nothing but the commit itself lets the write be answered."""
+    with cluster() as made:
+        leader = made.elect()
+        made.run_for(20)
+        leader.workers.is_stalled = True
+        began, outcomes = leader.cycle_count, write(made, leader)
+        made.settle()
+        assert all(one.core.log.durable_index == leader.core.log.last_index for one in made.followers)
+        assert (leader.cycle_count - began, outcomes) == (1, []), "it proposed"
+        leader.workers.is_stalled = False
+        made.settle()
+        assert (leader.cycle_count - began, len(outcomes)) == (2, 1)
+
+
+def test_writes_behind_a_commit_without_an_entry_go_on_when_it_ends() -> None:
+    with cluster() as made:
+        leader = made.elect()
+        made.run_for(20)
+        leader.workers.is_stalled = True
+        leader.core.log.trim_to(2)
+        leader.core.pipeline.flush()
+        assert leader.core.pipeline.is_committing
+        outcomes = write(made, leader)
+        made.settle()
+        assert outcomes == []
+        leader.workers.is_stalled = False
+        made.settle()
+        assert len(outcomes) == 1
+
+
+def test_what_a_slow_disk_makes_durable_late_is_applied_at_once() -> None:
+    """A follower that knew of the commit before its own."""
+    with cluster() as made:
+        leader, slow = made.elect(), made.followers[0]
+        made.run_for(20)
+        slow.workers.is_stalled = True
+        outcomes = write(made, leader)
+        made.run_for(50)
+        assert len(outcomes) == 1
+        assert slow.core.engine.applied_index < leader.core.engine.applied_index
+        slow.workers.is_stalled = False
+        made.settle()
+        assert slow.core.engine.applied_index == leader.core.engine.applied_index
+
+
 def test_what_is_forwarded_behind_an_entry_that_is_on_its_way_wakes_no_leader() -> None:
     with cluster() as made:
         leader, follower = made.elect(), made.followers[0]
@@ -385,7 +431,7 @@ def test_what_is_forwarded_behind_an_entry_that_is_on_its_way_wakes_no_leader() 
         leader.core.on_frame(member(follower), forward)
         assert not leader.is_woken
         made.settle()
-        made.run_for(200)
+        made.run_for(100)
         assert len(first) == 1
         assert leader.core.log.last_index == leader.core.engine.applied_index
         assert leader.core.state.key("other") is not None
