@@ -11,10 +11,12 @@ import logging
 from collections import deque
 from functools import partial
 from time import monotonic_ns
-from typing import Final
+from typing import Final, TypeVar
 
 from appliance.node.outcome import Tell, WriteOutcome, outcome_of
 from appliance.node.proposals import Completion, Done
+
+Result = TypeVar("Result")
 
 TURN_NS: Final = 2_000_000
 
@@ -56,7 +58,7 @@ class Answers:
             self._go_on()
 
 
-def settle(future: asyncio.Future[WriteOutcome], outcome: WriteOutcome | Exception) -> None:
+def settle(future: asyncio.Future[Result], outcome: Result | Exception) -> None:
     """For a caller who waits for a future, unless it has left."""
     if future.done():
         return

@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 
-from appliance.errors import CorruptData, NotApplied, OutcomeUnknown, Overloaded, Quarantined, RaftberryError
+from appliance.errors import CorruptData, NotApplied, Overloaded, Quarantined, RaftberryError
 from appliance.limits import CLOCK_EARLIEST_UNIX_NANO
 from appliance.model import Configuration, Position, Role
 from appliance.node.answers import Answers, settle
@@ -311,16 +311,7 @@ class Node:
         """
         self._check_led()
         future: asyncio.Future[Configuration] = self._loop.create_future()
-
-        def done(outcome: Configuration | NotApplied | OutcomeUnknown) -> None:
-            if future.done():
-                return
-            if isinstance(outcome, Configuration):
-                future.set_result(outcome)
-            else:
-                future.set_exception(outcome)
-
-        self._core.change_members(change, self._deadline(deadline_ns), done)
+        self._core.change_members(change, self._deadline(deadline_ns), partial(settle, future))
         return await future
 
     def _check_led(self) -> None:
