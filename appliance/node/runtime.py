@@ -218,16 +218,7 @@ class Node:
                 raise Quarantined(self._core.quarantine_reason)
             return self.state.position
         future: asyncio.Future[None] = self._loop.create_future()
-
-        def done(error: NotApplied | None) -> None:
-            if future.done():
-                return
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
-
-        self._core.read_barrier(self._deadline(deadline_ns), done)
+        self._core.read_barrier(self._deadline(deadline_ns), partial(settle, future))
         await future
         return self.state.position
 

@@ -118,14 +118,12 @@ def test_a_lie_of_the_history_is_caught(lie: Callable[[Recorder], None], check: 
 def test_a_key_that_expires_while_the_nodes_are_asked_is_no_lie(tmp_path: Path) -> None:
     """One node answers before that entry, the next behind it."""
     put, expire = put_key("k", b"1 a", ttl_seconds=1), expire_keys([("k", 1)])
-    journals = {}
-    for name in ("n1", "n2", "n3"):
-        journals[name] = tmp_path / name
-        journal = LmdbJournal.create(journals[name])
-        log = [
-            (REGULAR + encode_command([one], time_unix_nano=1, elapsed_nano=2 * SECOND))
-            for one in (put, expire)
-        ]
+    log = [
+        REGULAR + encode_command([one], time_unix_nano=1, elapsed_nano=2 * SECOND) for one in (put, expire)
+    ]
+    journals = {name: tmp_path / name for name in ("n1", "n2", "n3")}
+    for path in journals.values():
+        journal = LmdbJournal.create(path)
         journal.commit([Append(tuple((command, index, 1) for index, command in enumerate(log, 2)))])
         journal.close()
     recorder = Recorder()

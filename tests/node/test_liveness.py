@@ -359,8 +359,8 @@ def cycles_of(made: Cluster, machine: Machine) -> list[int]:
 
 
 def test_a_write_wakes_each_node_only_for_what_it_can_do() -> None:
-    """The leader proposes, and commits; a follower appends. Nothing else that happens is reason for a cycle:
-    a commit of the journal that waits for acks, an ack before the entry is durable here, an ack that has left."""
+    """The leader proposes, and commits; a follower appends. A commit of the journal that waits for acks, and one
+    whose ack has left, are no reason for a cycle."""
     with cluster() as made:
         leader = made.elect()
         made.run_for(20)
