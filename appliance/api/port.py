@@ -32,6 +32,13 @@ class AppliedEffects(Protocol):
     def effects(self) -> EntryEffects: ...
 
 
+class Watcher(Protocol):
+    def take(self, applied: AppliedEffects) -> bool:
+        """Begins to send what it wants of an entry. False: the next one shall wait until it is ready."""
+
+    async def ready(self) -> None: ...
+
+
 class QueryResult(Protocol):
     """A running query: consistent as of position. aclose() gives its read transaction back; call it always."""
 
@@ -185,7 +192,8 @@ class Node(Protocol):
 
     async def query(self, spec: QuerySpec) -> QueryResult: ...
 
-    def watch(self, *, after_index: int | None) -> AsyncIterator[AppliedEffects]: ...
+    async def serve_watch(self, *, after_index: int, watcher: Watcher) -> None:
+        """watcher takes every applied entry behind after_index; without end."""
 
     def status(self) -> NodeStatus: ...
 

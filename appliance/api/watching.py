@@ -9,20 +9,26 @@ their own iteration only (the node then reads for them from the journal).
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 from google.protobuf.message import Message
 
 from appliance.api.access import present_caller
-from appliance.api.calls import Context
+from appliance.api.calls import Context, serialize
 from appliance.api.port import AppliedEffects, Node
-from appliance.limits import MIB
+from appliance.limits import KIB, MIB
+from appliance.rpc import CallOver
 from appliance.state.names import matcher
 
 PROGRESS_SECONDS: Final = 5.0
+
+WAITING_MAX: Final = 16
+WAITING_BYTES_MAX: Final = 16 * KIB
+"""Messages of earlier entries that wait for a client who is about as fast as the log: 32 MiB for 2,000 of them. One
+entry's messages are given whole, whatever their size."""
 
 SERIES_REMEMBERED_MAX: Final = 10_000
 """Answers a watcher keeps of which series it wants: some 2 MB at worst."""
@@ -80,32 +86,79 @@ def _size(messages: tuple[bytes, ...]) -> int:
     return _KEPT_OVERHEAD + sum(map(len, messages))
 
 
-class _Sender:
-    """Serializes the writes of the watch and of its ticker, and knows what the client knows."""
+class _Outbox:
+    """What one client is told, in order: one message is on its way through HTTP/2's flow control, the next ones wait.
 
-    def __init__(self, context: Context, progress: Progress, *, start_index: int) -> None:
-        self._context = context
-        self._progress = progress
-        self._lock = asyncio.Lock()
-        self._sent_index = start_index
-        self.seen_index = start_index
+    A node.live.Watcher. Knows how far the client knows, and says it when nothing was to be told for a while.
+    """
 
-    async def send(self, messages: Sequence[Message | bytes], *, index: int) -> None:
-        async with self._lock:
+    def __init__(
+        self, context: Context, responses: Responses, progress: Progress, *, start_index: int
+    ) -> None:
+        self._context, self._responses, self._progress = context, responses, progress
+        self._caller = present_caller()
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._is_sending = self._is_gone = False
+        self._emptied: asyncio.Future[None] | None = None
+        self._told_index = self._seen_index = start_index
+        self._tick_later()
+
+    def take(self, applied: AppliedEffects) -> bool:
+        messages = self._responses(applied)
+        self._seen_index = applied.index
+        if messages:
+            # A watch may last for months: a token that was revoked sees nothing more.
+            self._caller.check()
             for message in messages:
-                await self._context.write(message)
-            self._sent_index = self.seen_index = index
+                self._push(serialize(message))
+            self._told_index = applied.index
+        return len(self._waiting) < WAITING_MAX and self._waiting_bytes < WAITING_BYTES_MAX
 
-    async def send_progress(self) -> None:
-        async with self._lock:
-            await self._context.write(self._progress(self.seen_index))
-            self._sent_index = self.seen_index
+    async def ready(self) -> None:
+        """Until nothing waits. CallOver: the client has left."""
+        if self._is_sending:
+            self._emptied = asyncio.get_running_loop().create_future()
+            await self._emptied
+        if self._is_gone:
+            raise CallOver
 
-    async def tick(self) -> None:
-        while True:
-            await asyncio.sleep(PROGRESS_SECONDS)
-            if self.seen_index > self._sent_index:
-                await self.send_progress()
+    def tell_progress(self) -> None:
+        self._push(serialize(self._progress(self._seen_index)))
+        self._told_index = self._seen_index
+
+    def close(self) -> None:
+        self._timer.cancel()
+
+    def _push(self, message: bytes) -> None:
+        if self._is_sending:
+            self._waiting.append(message)
+            self._waiting_bytes += len(message)
+        else:
+            self._send(message)
+
+    def _send(self, message: bytes) -> None:
+        self._is_sending = True
+        self._context.send(message, self._sent)
+
+    def _sent(self, is_taken: bool) -> None:
+        self._is_gone |= not is_taken
+        if self._waiting and not self._is_gone:
+            message = self._waiting.popleft()
+            self._waiting_bytes -= len(message)
+            self._send(message)
+            return
+        self._is_sending = False
+        if self._emptied is not None and not self._emptied.done():
+            self._emptied.set_result(None)
+
+    def _tick_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(PROGRESS_SECONDS, self._tick)
+
+    def _tick(self) -> None:
+        if self._seen_index > self._told_index and not self._is_sending:
+            self.tell_progress()
+        self._tick_later()
 
 
 async def run_watch(
@@ -113,23 +166,10 @@ async def run_watch(
 ) -> None:
     """Serves one watch until the client leaves. Without after_index the first message is the progress at its start."""
     start_index = node.state.position.index if after_index is None else after_index
-    caller = present_caller()
-    changes: Any = node.watch(after_index=start_index)
-    sender = _Sender(context, progress, start_index=start_index)
-    ticker = asyncio.create_task(sender.tick(), name="watch-progress")
+    outbox = _Outbox(context, responses, progress, start_index=start_index)
     try:
         if after_index is None:
-            await sender.send_progress()
-        async for applied in changes:
-            index, messages = applied.index, responses(applied)
-            # Its client may take the messages in an hour; the entry is not held until then.
-            del applied
-            if messages:
-                # A watch may last for months: a token that was revoked sees nothing more.
-                caller.check()
-                await sender.send(messages, index=index)
-            else:
-                sender.seen_index = index
+            outbox.tell_progress()
+        await node.serve_watch(after_index=start_index, watcher=outbox)
     finally:
-        ticker.cancel()
-        await changes.aclose()
+        outbox.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import partial
 
 from appliance.errors import CorruptData, NotApplied, Overloaded, Quarantined, RaftberryError
@@ -20,13 +20,14 @@ from appliance.node.comparison import Comparison, compare_states
 from appliance.node.core import NodeCore
 from appliance.node.events import EventSubscription
 from appliance.node.figures import Figures, figures
+from appliance.node.live import LiveWatches, Watcher
 from appliance.node.outcome import Tell, WriteOutcome
 from appliance.node.report import report
 from appliance.node.scan import RunningScan, ScanRoom, capture
 from appliance.node.status import NodeStatus, SecurityStatus, with_security
 from appliance.node.transfer import transfer_leadership
 from appliance.node.turns import Turns
-from appliance.node.watches import AppliedEffects, Watches
+from appliance.node.watches import Watches
 from appliance.node.workers import ThreadWorkers
 from appliance.state import QueryChunk, QuerySpec, StateMachine
 from appliance.state.membership import Change
@@ -73,6 +74,7 @@ class Node:
         self.cycled_ns = self.started_ns
         """When consensus last had a turn: for the watchdog."""
         self.watches = Watches(core, workers)
+        self.live_watches = LiveWatches(self.watches, lambda: core.state.position)
         self.security: Callable[[], SecurityStatus] = SecurityStatus
         """What the ports are; for the status."""
         self.remedy: Callable[[], str] = lambda: "its peers must rebuild it"
@@ -242,8 +244,8 @@ class Node:
             on_close=self._scan_room.give_back,
         )
 
-    def watch(self, *, after_index: int | None) -> AsyncIterator[AppliedEffects]:
-        return self.watches.watch(after_index)
+    async def serve_watch(self, *, after_index: int, watcher: Watcher) -> None:
+        await self.live_watches.serve(after_index, watcher)
 
     async def state_hash(self) -> tuple[Position, bytes]:
         await self._scan_room.take()
@@ -268,7 +270,7 @@ class Node:
         return with_security(report(self._core, self, self._rate.per_second()), self.security())
 
     def figures(self) -> Figures:
-        return figures(self._core, self.turns, watch_count=self.watches.count)
+        return figures(self._core, self.turns, watch_count=self.live_watches.count)
 
     def retention_doubt(self) -> str:
         return self._core.housekeeping.retention.doubt

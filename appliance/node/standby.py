@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import NoReturn
 
 from appliance.consensus import EventLog
@@ -16,10 +16,10 @@ from appliance.model import Configuration, Position, Role
 from appliance.node.comparison import Comparison
 from appliance.node.events import EventSubscription
 from appliance.node.figures import Figures
+from appliance.node.live import Watcher
 from appliance.node.outcome import Tell, WriteOutcome
 from appliance.node.scan import RunningScan
 from appliance.node.status import NodeStatus
-from appliance.node.watches import AppliedEffects
 from appliance.state import QueryChunk, QuerySpec, StateMachine
 from appliance.state.membership import Change
 from raftberry.internal.v1 import command_pb2
@@ -70,7 +70,7 @@ class StandbyNode:
     async def query(self, spec: QuerySpec) -> RunningScan[QueryChunk]:
         self._refuse()
 
-    def watch(self, *, after_index: int | None) -> AsyncIterator[AppliedEffects]:
+    async def serve_watch(self, *, after_index: int, watcher: Watcher) -> None:
         self._refuse()
 
     async def transfer_leadership(self, target: str, *, deadline_ns: int | None) -> tuple[str, int]:

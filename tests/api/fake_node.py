@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from appliance.api.port import Watcher
 from appliance.errors import RaftberryError
 from appliance.model import Configuration, Member, MemberId, Position, Role
 from appliance.state import (
@@ -250,7 +251,7 @@ class FakeNode:
         self.backup_result = Backup([])
         self.entries: list[Effects] = []
         self.watch_error: RaftberryError | None = None
-        self.watched_after: list[int | None] = []
+        self.watched_after: list[int] = []
         self.watch_ends = asyncio.Event()
         self.watches_open = 0
         self.subscription = Events([])
@@ -295,14 +296,15 @@ class FakeNode:
         self.specs.append(spec)
         return self.result
 
-    async def watch(self, *, after_index: int | None) -> AsyncIterator[Effects]:
+    async def serve_watch(self, *, after_index: int, watcher: Watcher) -> None:
         self.watched_after.append(after_index)
         if self.watch_error:
             raise self.watch_error
         self.watches_open += 1
         try:
             for entry in self.entries:
-                yield entry
+                if not watcher.take(entry):
+                    await watcher.ready()
             await self.watch_ends.wait()
         finally:
             self.watches_open -= 1

@@ -234,7 +234,7 @@ async def test_a_query_that_fails_as_it_begins_takes_no_room(
 
 
 async def test_who_watches_or_asks_a_node_in_quarantine_is_told(alone: Alone) -> None:
-    watch = alone.node.watch(after_index=None)
+    watch = alone.node.watches.watch(None)
     waiting = asyncio.ensure_future(anext(watch))
     await asyncio.sleep(0)
     alone.core.quarantine("its card is broken")
@@ -248,7 +248,7 @@ async def test_who_watches_or_asks_a_node_in_quarantine_is_told(alone: Alone) ->
 
 async def test_who_stops_watching_leaves_nothing_behind(alone: Alone) -> None:
     for _ in range(5):
-        waiting = asyncio.ensure_future(anext(alone.node.watch(after_index=None)))
+        waiting = asyncio.ensure_future(anext(alone.node.watches.watch(None)))
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.wait([waiting])
@@ -258,7 +258,7 @@ async def test_who_stops_watching_leaves_nothing_behind(alone: Alone) -> None:
 
 async def test_decoded_entries_are_kept_by_size(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watches, "WATCH_QUEUE_BYTES_MAX", 50 * KIB)
-    watch = alone.node.watch(after_index=alone.core.state.position.index)
+    watch = alone.node.watches.watch(alone.core.state.position.index)
     for _ in range(10):
         await alone.node.write(put(value=bytes(16 * KIB)), deadline_ns=None)
         applied = await anext(watch)

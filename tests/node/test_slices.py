@@ -229,7 +229,7 @@ async def test_watchers_are_woken_some_a_turn_and_none_is_forgotten() -> None:
     first_seen: Counter[int] = Counter()
 
     async def follow() -> list[int]:
-        found, watch = [], alone.node.watch(after_index=after)
+        found, watch = [], alone.node.watches.watch(after)
         for _ in range(3):
             found.append((await anext(watch)).index)
             first_seen[turns.count] += len(found) == 1

@@ -54,7 +54,7 @@ async def test_a_thousand_watchers_see_everything_and_the_slow_ones_hold_no_memo
     alone = Alone()
     await alone.node.write(put(), deadline_ns=None)
     after = alone.core.state.position.index
-    open_watches = [alone.node.watch(after_index=after) for _ in range(WATCHERS)]
+    open_watches = [alone.node.watches.watch(after) for _ in range(WATCHERS)]
     fast = [asyncio.create_task(take(watch, ENTRIES)) for watch in open_watches[SLOW:]]
     await asyncio.sleep(0)
     indexes = await write(alone, ENTRIES)
@@ -84,7 +84,7 @@ async def test_a_watcher_who_wants_nothing_of_it_goes_through_the_log_in_many_tu
             turns += 1
             await asyncio.sleep(0)
 
-    watch = alone.node.watch(after_index=after)
+    watch = alone.node.watches.watch(after)
     other = asyncio.create_task(count_turns())
     assert await take(watch, ENTRIES) == indexes
     is_over.set()
@@ -115,7 +115,7 @@ async def test_a_watcher_whose_client_takes_nothing_holds_a_few_kib(value_bytes:
         await alone.node.write(put(value=os.urandom(value_bytes)), deadline_ns=None)
     await alone.node.checkpoint()
     let_entries_leave_memory(alone)
-    stalled = [alone.node.watch(after_index=first - 1) for _ in range(STALLED)]
+    stalled = [alone.node.watches.watch(first - 1) for _ in range(STALLED)]
     tracemalloc.start()
     assert await asyncio.gather(*(take(watch, 1) for watch in stalled)) == [[first]] * STALLED
     held_bytes, _ = tracemalloc.get_traced_memory()
@@ -133,7 +133,7 @@ async def test_a_watch_resumes_after_a_restart() -> None:
     indexes = await write(before, 5)
     await end(before)
     again = Alone(disk)
-    assert await take(again.node.watch(after_index=after), 5) == indexes
+    assert await take(again.node.watches.watch(after), 5) == indexes
     await end(again)
 
 
@@ -150,9 +150,9 @@ async def test_behind_what_was_trimmed_a_watch_is_told_the_earliest_index(
     with pytest.raises(
         HistoryGone, match=f"earliest index to resume behind is {earliest}: query what was missed"
     ):
-        await anext(alone.node.watch(after_index=earliest - 1))
+        await anext(alone.node.watches.watch(earliest - 1))
     kept = [index for index in indexes if index > earliest]
-    assert await take(alone.node.watch(after_index=earliest), len(kept)) == kept
+    assert await take(alone.node.watches.watch(earliest), len(kept)) == kept
     await end(alone)
 
 
@@ -171,7 +171,7 @@ async def test_a_watch_that_the_trim_overtakes_hears_that_and_nothing_false(
     await write(alone, 2)
     if is_cold:
         alone.core.log.evict(alone.core.state.position.index, 0)
-    slow = alone.node.watch(after_index=first - 1)
+    slow = alone.node.watches.watch(first - 1)
     assert await take(slow, 1) == [first]
     for _ in range(2):
         await write(alone, 6)
@@ -188,9 +188,9 @@ async def test_behind_an_index_that_the_log_has_not_reached_a_watch_is_told_the_
     alone = Alone()
     last = (await write(alone, 2))[-1]
     with pytest.raises(IndexNotReached, match=f"ends at index {last}: .* query what is wanted") as caught:
-        await anext(alone.node.watch(after_index=last + 1))
+        await anext(alone.node.watches.watch(last + 1))
     assert caught.value.last_index == last
-    at_end = alone.node.watch(after_index=last)
+    at_end = alone.node.watches.watch(last)
     assert await asyncio.gather(take(at_end, 1), write(alone, 1)) == [[last + 1]] * 2
     assert alone.node.watches.count == 1
     await end(alone)
@@ -201,8 +201,8 @@ async def test_a_node_that_lags_asks_the_cluster_before_it_says_so(monkeypatch: 
     last = (await write(alone, 1))[-1]
     asked: list[BarrierDone] = []
     monkeypatch.setattr(alone.core, "read_barrier", lambda _, done: asked.append(done))
-    watching = asyncio.create_task(take(alone.node.watch(after_index=last + 2), 1))
-    without_leader = asyncio.create_task(take(alone.node.watch(after_index=last + 2), 1))
+    watching = asyncio.create_task(take(alone.node.watches.watch(last + 2), 1))
+    without_leader = asyncio.create_task(take(alone.node.watches.watch(last + 2), 1))
     await asyncio.sleep(0)
     asked[1](NoLeader("no majority"))
     with pytest.raises(NoLeader):

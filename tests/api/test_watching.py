@@ -1,0 +1,154 @@
+"""What a watcher's client is sent: in order, one message at a time, and no more waits for it than the bound."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import pytest
+
+from appliance.api import watching
+from appliance.api.calls import Context
+from appliance.api.port import AppliedEffects
+from appliance.api.watching import WAITING_BYTES_MAX, WAITING_MAX
+from appliance.rpc import CallOver
+from appliance.state import EntryEffects
+from raftberry.v1 import reading_pb2
+from tests.api.fake_node import Effects
+
+START = 7
+
+
+class Client:
+    """Of a call whose messages are taken when the test says so."""
+
+    def __init__(self) -> None:
+        self.messages: list[bytes] = []
+        self._then: Callable[[bool], None] | None = None
+
+    def send(self, message: bytes, then: Callable[[bool], None]) -> None:
+        assert self._then is None, "the core takes one message at a time"
+        self.messages.append(message)
+        self._then = then
+
+    def take(self, *, is_there: bool = True) -> None:
+        assert self._then is not None
+        then, self._then = self._then, None
+        then(is_there)
+
+    def take_all(self) -> None:
+        while self._then is not None:
+            self.take()
+
+
+class Watch:
+    """Messages of an entry: as many as `wants` says, of one byte unless `size_bytes` is set."""
+
+    def __init__(self) -> None:
+        self.client = Client()
+        self.wants: Callable[[int], int] = lambda _: 1
+        self.size_bytes = 1
+        self.outbox = watching._Outbox(
+            cast(Context, self.client), self._responses, self._progress, start_index=START
+        )
+
+    def take(self, *indexes: int) -> list[bool]:
+        return [self.outbox.take(cast(AppliedEffects, Effects(index, EntryEffects()))) for index in indexes]
+
+    def _responses(self, applied: AppliedEffects) -> list[bytes]:
+        return [bytes((applied.index,)) * self.size_bytes] * self.wants(applied.index)
+
+    def _progress(self, index: int) -> Any:
+        return reading_pb2.WatchResponse(index=index, progress=True)
+
+
+@pytest.fixture
+async def watch() -> Any:
+    made = Watch()
+    yield made
+    made.outbox.close()
+
+
+def indexes(messages: list[bytes]) -> Iterator[int]:
+    return (message[0] for message in messages)
+
+
+async def test_messages_go_one_at_a_time_in_order(watch: Watch) -> None:
+    assert watch.take(8, 9, 10) == [True] * 3
+    assert list(indexes(watch.client.messages)) == [8]
+    watch.client.take()
+    assert list(indexes(watch.client.messages)) == [8, 9]
+    watch.client.take_all()
+    assert list(indexes(watch.client.messages)) == [8, 9, 10]
+
+
+async def test_so_many_messages_wait_and_then_the_watcher_is_full_until_all_are_gone(watch: Watch) -> None:
+    # The first is under way, it does not wait.
+    assert watch.take(*range(8, 8 + WAITING_MAX)) == [True] * WAITING_MAX
+    assert watch.take(8 + WAITING_MAX) == [False]
+    waiting = asyncio.create_task(watch.outbox.ready())
+    for _ in range(WAITING_MAX):
+        watch.client.take()
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    watch.client.take()
+    await waiting
+    assert len(watch.client.messages) == WAITING_MAX + 1
+    assert watch.take(8 + WAITING_MAX + 1) == [True]
+    watch.client.take()
+    await watch.outbox.ready()
+
+
+async def test_so_many_bytes_wait(watch: Watch) -> None:
+    watch.size_bytes = WAITING_BYTES_MAX // 2
+    assert watch.take(8, 9, 10) == [True, True, False]
+    watch.client.take_all()
+    await watch.outbox.ready()
+    assert watch.take(11, 12, 13) == [True, True, False]
+
+
+async def test_an_entry_of_many_messages_is_taken_whole(watch: Watch) -> None:
+    watch.wants = lambda _: 5 * WAITING_MAX
+    assert watch.take(8) == [False]
+    watch.client.take_all()
+    assert len(watch.client.messages) == 5 * WAITING_MAX
+
+
+async def test_a_client_that_left_ends_the_watch_and_is_sent_nothing_more(watch: Watch) -> None:
+    watch.take(8, 9)
+    waiting = asyncio.create_task(watch.outbox.ready())
+    await asyncio.sleep(0)
+    watch.client.take(is_there=False)
+    with pytest.raises(CallOver):
+        await waiting
+    with pytest.raises(CallOver):
+        await watch.outbox.ready()
+    assert list(indexes(watch.client.messages)) == [8]
+
+
+async def test_progress_is_told_when_nothing_else_was(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks: list[None] = []
+    monkeypatch.setattr(watch.outbox, "_tick_later", lambda: ticks.append(None))
+    tick = watch.outbox._tick
+    tick()
+    assert watch.client.messages == []
+    watch.wants = lambda _: 0
+    watch.take(8, 9)
+    tick()
+    progress = reading_pb2.WatchResponse.FromString(watch.client.messages[0])
+    assert (progress.index, progress.progress) == (9, True)
+    watch.client.take()
+    tick()
+    assert len(watch.client.messages) == 1
+    watch.wants = lambda _: 1
+    watch.take(10)
+    watch.wants = lambda _: 0
+    watch.take(11)
+    # A message is under way: the client does not take it, and is not told more.
+    tick()
+    assert len(watch.client.messages) == 2
+    watch.client.take()
+    tick()
+    assert reading_pb2.WatchResponse.FromString(watch.client.messages[2]).index == 11
+    assert len(ticks) == 5
