@@ -84,6 +84,7 @@ CHARTS: Final = (
             ("stream-100", "100"),
             ("stream-1000", "1,000"),
             ("bulk", "bulk,\none sensor\na message"),
+            ("bulk-deep", "bulk,\n64 in flight"),
             ("bulk-many", "bulk,\n1,000 sensors\na message"),
         ),
         True,

@@ -70,6 +70,16 @@ BULK: Final = (
         is_at_leader=True,
     ),
     WriteLoad(
+        "bulk-deep",
+        "bulk, 1,000 of one sensor a message, 64 in flight",
+        1,
+        64,
+        1000,
+        8,
+        is_stream=True,
+        is_at_leader=True,
+    ),
+    WriteLoad(
         "bulk-many",
         "bulk, 1 of each of 1,000 sensors a message, 8 in flight",
         *(1, 8, 1000, 1000, 1000),

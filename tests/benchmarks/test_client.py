@@ -51,7 +51,7 @@ def test_a_client_that_fails_says_what_and_why(tmp_path: Path, monkeypatch: pyte
 
 def test_options_of_a_load() -> None:
     assert UNARY[0].options(5)[:4] == ["--clients", 1, "--in-flight", 1]
-    many = BULK[1].options(0)
+    many = BULK[-1].options(0)
     assert many[many.index("--series-per-message") + 1] == 1000
     assert "--streams" in many
 
