@@ -19,7 +19,8 @@ from google.protobuf.message import Message
 from appliance.api.access import present_caller
 from appliance.api.calls import Context, serialize
 from appliance.api.port import AppliedEffects, Node
-from appliance.limits import KIB, MIB
+from appliance.errors import RaftberryError
+from appliance.limits import KIB, MIB, STREAM_STALL_S_MAX
 from appliance.rpc import CallOver
 from appliance.state.names import matcher
 
@@ -105,14 +106,15 @@ class _Outbox:
         self._tick_later()
 
     def take(self, applied: AppliedEffects) -> bool:
-        messages = self._responses(applied)
-        self._seen_index = applied.index
-        if messages:
+        if self._is_gone:
+            raise CallOver
+        if messages := self._responses(applied):
             # A watch may last for months: a token that was revoked sees nothing more.
             self._caller.check()
             for message in messages:
                 self._push(serialize(message))
             self._told_index = applied.index
+        self._seen_index = applied.index
         return len(self._waiting) < WAITING_MAX and self._waiting_bytes < WAITING_BYTES_MAX
 
     async def ready(self) -> None:
@@ -127,8 +129,18 @@ class _Outbox:
         self._push(serialize(self._progress(self._seen_index)))
         self._told_index = self._seen_index
 
+    async def finish(self) -> None:
+        """What was taken is sent before the call's status, if the client takes it."""
+        self._timer.cancel()
+        try:
+            async with asyncio.timeout(STREAM_STALL_S_MAX):
+                await self.ready()
+        except TimeoutError:
+            self._context.reset_after(STREAM_STALL_S_MAX)
+
     def close(self) -> None:
         self._timer.cancel()
+        self._waiting.clear()
 
     def _push(self, message: bytes) -> None:
         if self._is_sending:
@@ -171,5 +183,8 @@ async def run_watch(
         if after_index is None:
             outbox.tell_progress()
         await node.serve_watch(after_index=start_index, watcher=outbox)
+    except RaftberryError:
+        await outbox.finish()
+        raise
     finally:
         outbox.close()

@@ -8,17 +8,23 @@ on alone, at its own pace, until it is at the end again. Loop thread.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextvars
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from time import monotonic_ns
+from typing import Any, Final, NoReturn, Protocol
 
 from appliance.errors import Overloaded, RaftberryError
 from appliance.limits import WATCHERS_MAX
 from appliance.model import Position
 from appliance.node.watches import AppliedEffects, Watches
 
-HANDED_PER_TURN = 32
-"""Watchers that take an entry in one turn of the loop: some 20 us each."""
+TURN_NS: Final = 1_000_000
+"""Entries go round for so long, then everything else on the loop has its turn. Who has a filter of its own may take
+milliseconds for an entry of many series."""
+
+DISMISSED_PER_TURN: Final = 16
+"""Each ends its call, or opens a watch of its own."""
 
 
 class Watcher(Protocol):
@@ -49,6 +55,7 @@ class LiveWatches:
         self._handed_index = 0
         """Of the entry that goes round, or went last."""
 
+        self._turn_ends_ns = 0
         self.count = 0
 
     async def serve(self, after_index: int, watcher: Watcher) -> NoReturn:
@@ -95,11 +102,14 @@ class LiveWatches:
         self._present[present] = None
         if self._handing is None:
             self._handed_index = index
-            self._handing = asyncio.create_task(self._hand_on(index), name="live-watches")
+            # Not the context of whoever came first, with its caller.
+            self._handing = asyncio.create_task(
+                self._hand_on(index), name="live-watches", context=contextvars.Context()
+            )
         try:
             return await present.left
         finally:
-            del self._present[present]
+            self._present.pop(present, None)
             if not self._present and (handing := self._handing) is not None:
                 self._handing = None
                 handing.cancel()
@@ -109,36 +119,37 @@ class LiveWatches:
     async def _hand_on(self, after_index: int) -> None:
         """The task: while somebody is at the end."""
         changes: Any = self._watches.watch(after_index)
+        bug: Exception | None = None
         try:
             async for applied in changes:
                 self._handed_index = applied.index
                 await self._hand_round(applied)
         except RaftberryError:
-            # Each goes on alone, and hears for itself why it can't.
-            self._dismiss(None)
-        except Exception as error:  # noqa: BLE001 - a bug: their calls tell it
-            self._dismiss(error)
+            pass  # Each goes on alone, and hears for itself why it can't.
+        except Exception as error:  # noqa: BLE001 - the calls of those who are here tell it
+            bug = error
         finally:
-            if self._handing is asyncio.current_task():
-                self._handing = None
+            left_behind = self._end_of(asyncio.current_task())
             await changes.aclose()
+            await _dismiss(left_behind, bug)
 
     async def _hand_round(self, applied: AppliedEffects) -> None:
-        for number, present in enumerate(tuple(self._present), start=1):
+        for present in tuple(self._present):
             # Some came with this entry, some went in an earlier turn.
-            if present.index < applied.index and not present.left.done():
-                _hand(present, applied)
-            if number % HANDED_PER_TURN == 0:
-                await asyncio.sleep(0)
-
-    def _dismiss(self, error: Exception | None) -> None:
-        for present in self._present:
-            if present.left.done():
+            if present.index >= applied.index or present.left.done():
                 continue
-            if error is None:
-                present.left.set_result(present.index)
-            else:
-                present.left.set_exception(error)
+            _hand(present, applied)
+            if monotonic_ns() >= self._turn_ends_ns:
+                await asyncio.sleep(0)
+                self._turn_ends_ns = monotonic_ns() + TURN_NS
+
+    def _end_of(self, task: asyncio.Task[None] | None) -> list[_Present]:
+        """Who is left behind; whoever comes now begins anew."""
+        if self._handing is not task:
+            return []
+        self._handing = None
+        left_behind, self._present = list(self._present), {}
+        return left_behind
 
 
 def _hand(present: _Present, applied: AppliedEffects) -> None:
@@ -150,3 +161,15 @@ def _hand(present: _Present, applied: AppliedEffects) -> None:
     present.index = applied.index
     if not can_take_more:
         present.left.set_result(present.index)
+
+
+async def _dismiss(left_behind: Iterable[_Present], bug: Exception | None) -> None:
+    for number, present in enumerate(left_behind, start=1):
+        if number % DISMISSED_PER_TURN == 0:
+            await asyncio.sleep(0)
+        if present.left.done():
+            continue
+        if bug is None:
+            present.left.set_result(present.index)
+        else:
+            present.left.set_exception(bug)

@@ -6,16 +6,20 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
+import grpc
 import pytest
 
 from appliance.api import watching
 from appliance.api.calls import Context
 from appliance.api.port import AppliedEffects
 from appliance.api.watching import WAITING_BYTES_MAX, WAITING_MAX
+from appliance.errors import RateLimited
+from appliance.node.access import Everyone
 from appliance.rpc import CallOver
-from appliance.state import EntryEffects
-from raftberry.v1 import reading_pb2
+from appliance.state import EntryEffects, KeyEvent, KeyEventKind
+from raftberry.v1 import key_value_pb2, reading_pb2
 from tests.api.fake_node import Effects
+from tests.api.harness import Api
 
 START = 7
 
@@ -25,12 +29,16 @@ class Client:
 
     def __init__(self) -> None:
         self.messages: list[bytes] = []
+        self.reset_after_s: float | None = None
         self._then: Callable[[bool], None] | None = None
 
     def send(self, message: bytes, then: Callable[[bool], None]) -> None:
         assert self._then is None, "the core takes one message at a time"
         self.messages.append(message)
         self._then = then
+
+    def reset_after(self, seconds: float) -> None:
+        self.reset_after_s = seconds
 
     def take(self, *, is_there: bool = True) -> None:
         assert self._then is not None
@@ -40,6 +48,18 @@ class Client:
     def take_all(self) -> None:
         while self._then is not None:
             self.take()
+
+
+class Limited(Everyone):
+    """A caller who may ask so many times."""
+
+    def __init__(self, times: int) -> None:
+        self._times = times
+
+    def check(self) -> None:
+        if not self._times:
+            raise RateLimited("too many", retry_ms=1)
+        self._times -= 1
 
 
 class Watch:
@@ -127,6 +147,13 @@ async def test_a_client_that_left_ends_the_watch_and_is_sent_nothing_more(watch:
     assert list(indexes(watch.client.messages)) == [8]
 
 
+async def test_a_client_that_left_takes_nothing(watch: Watch) -> None:
+    watch.take(8)
+    watch.client.take(is_there=False)
+    with pytest.raises(CallOver):
+        watch.take(9)
+
+
 async def test_progress_is_told_when_nothing_else_was(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks: list[None] = []
     monkeypatch.setattr(watch.outbox, "_tick_later", lambda: ticks.append(None))
@@ -143,12 +170,80 @@ async def test_progress_is_told_when_nothing_else_was(watch: Watch, monkeypatch:
     assert len(watch.client.messages) == 1
     watch.wants = lambda _: 1
     watch.take(10)
-    watch.wants = lambda _: 0
-    watch.take(11)
-    # A message is under way: the client does not take it, and is not told more.
+    watch.client.take()
+    # What was told of an entry says how far it is.
     tick()
     assert len(watch.client.messages) == 2
-    watch.client.take()
+    watch.take(11)
+    watch.wants = lambda _: 0
+    watch.take(12)
+    # A message is under way: the client does not take it, and is not told more.
     tick()
-    assert reading_pb2.WatchResponse.FromString(watch.client.messages[2]).index == 11
-    assert len(ticks) == 5
+    watch.client.take()
+    assert len(watch.client.messages) == 3
+    tick()
+    assert reading_pb2.WatchResponse.FromString(watch.client.messages[3]).index == 12
+    assert len(ticks) == 6
+
+
+async def test_an_entry_that_was_refused_is_not_told_as_progress(watch: Watch) -> None:
+    """The client would resume behind it, and never see it."""
+    watch.wants = lambda index: int(index == 9)
+    watch.take(8)
+    watch.outbox._caller = Limited(0)
+    with pytest.raises(RateLimited):
+        watch.take(9)
+    watch.outbox._tick()
+    assert reading_pb2.WatchResponse.FromString(watch.client.messages[0]).index == 8
+
+
+async def test_before_the_status_a_client_is_sent_what_was_taken(watch: Watch) -> None:
+    watch.take(8, 9, 10)
+    finishing = asyncio.create_task(watch.outbox.finish())
+    await asyncio.sleep(0)
+    watch.client.take_all()
+    await finishing
+    assert list(indexes(watch.client.messages)) == [8, 9, 10]
+    assert watch.client.reset_after_s is None
+
+
+async def test_a_client_that_takes_nothing_is_reset_behind_its_status(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "STREAM_STALL_S_MAX", 0.01)
+    watch.take(8, 9)
+    await watch.outbox.finish()
+    assert watch.client.reset_after_s == 0.01
+    assert list(indexes(watch.client.messages)) == [8]
+
+
+async def test_a_watch_whose_token_is_used_up_was_sent_all_that_it_paid_for(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "present_caller", lambda: Limited(3))
+    events = (KeyEvent(KeyEventKind.PUT, "k", 4, b"v", 4, 1),)
+    api.node.entries = [Effects(index, EntryEffects(key_events=events)) for index in range(8, 14)]
+    request = key_value_pb2.KeyValueServiceWatchRequest(is_prefix=True, after_index=7)
+    call = api.stream(
+        "raftberry.v1.KeyValueService/Watch", request, key_value_pb2.KeyValueServiceWatchResponse
+    )
+    assert [(await call.read()).index for _ in range(3)] == [8, 9, 10]
+    assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_watch_that_ends_leaves_no_timer(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+
+    class Remembered(watching._Outbox):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            made.append(self)
+
+    monkeypatch.setattr(watching, "_Outbox", Remembered)
+    request = reading_pb2.WatchRequest()
+    call = api.stream("raftberry.v1.ReadingService/Watch", request, reading_pb2.WatchResponse)
+    await call.read()
+    call.cancel()
+    while api.node.watches_open:
+        await asyncio.sleep(0)
+    assert [outbox._timer.cancelled() for outbox in made] == [True]

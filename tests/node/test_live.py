@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 import pytest
 
@@ -21,7 +24,7 @@ WATCHERS = 100
 
 
 class Taker:
-    """Takes every entry, and can take another for as often as `can_take` says so."""
+    """Takes every entry; whether it can take another at once, `can_take` says from its end."""
 
     def __init__(self, can_take: list[bool] | None = None, error: Exception | None = None) -> None:
         self.taken: list[int] = []
@@ -39,8 +42,15 @@ class Taker:
 
     async def ready(self) -> None:
         self.waited += 1
-        await asyncio.sleep(0.001)
         self._is_full = False
+
+
+class Lagging(Taker):
+    """What it has taken is on its way for a while."""
+
+    async def ready(self) -> None:
+        await asyncio.sleep(0.001)
+        await super().ready()
 
 
 @pytest.fixture
@@ -71,6 +81,29 @@ async def leave(*tasks: asyncio.Task[None]) -> None:
     await asyncio.wait(tasks)
 
 
+def raising(error: Exception) -> Callable[..., Any]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+async def settled() -> None:
+    """Who was started has come to where it waits."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+@contextmanager
+def unheard(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is applied meanwhile is heard of when it ends: in one burst."""
+    watches = alone.node.watches
+    with monkeypatch.context() as held:
+        held.setattr(watches, "_wake_all", lambda: None)
+        yield
+    watches._wake_all()
+
+
 async def test_one_reads_the_log_for_all_at_its_end(alone: Alone) -> None:
     after = alone.core.state.position.index
     watchers = [Taker() for _ in range(WATCHERS)]
@@ -83,32 +116,54 @@ async def test_one_reads_the_log_for_all_at_its_end(alone: Alone) -> None:
     await leave(*tasks)
 
 
-async def test_an_entry_goes_round_in_many_turns_of_the_loop(alone: Alone) -> None:
-    turns, seen = LoopTurns(), Counter[int]()
+class Slow(Taker):
+    """Each entry takes a third of a turn's time."""
 
-    class Counting(Taker):
-        def take(self, applied: AppliedEffects) -> bool:
-            seen[turns.count] += 1
-            return super().take(applied)
+    def __init__(self, now: list[int], turns: LoopTurns, seen: Counter[int]) -> None:
+        super().__init__()
+        self._now, self._turns, self._seen = now, turns, seen
 
-    watchers = [Counting() for _ in range(10 * live.HANDED_PER_TURN)]
+    def take(self, applied: AppliedEffects) -> bool:
+        self._now[0] += live.TURN_NS // 3 + 1
+        self._seen[self._turns.count] += 1
+        return super().take(applied)
+
+
+@pytest.mark.parametrize("watcher_count", [2, 30])
+async def test_entries_go_round_for_a_time_and_then_the_loop_has_its_turn(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch, watcher_count: int
+) -> None:
+    """Of many watchers, and of many entries for few of them."""
+    now, turns, seen = [0], LoopTurns(), Counter[int]()
+    monkeypatch.setattr(live, "monotonic_ns", lambda: now[0])
+    watchers = [Slow(now, turns, seen) for _ in range(watcher_count)]
     tasks = [serve(alone, watcher, alone.core.state.position.index) for watcher in watchers]
-    await alone.node.write(put(), deadline_ns=None)
+    await settled()
+    with unheard(alone, monkeypatch):
+        for _ in range(10):
+            await alone.node.write(put(), deadline_ns=None)
     await until(alone, *watchers)
-    assert sum(seen.values()) == len(watchers)
-    assert max(seen.values()) <= live.HANDED_PER_TURN
+    assert sum(seen.values()) == 10 * watcher_count
+    assert max(seen.values()) == 3
     turns.close()
     await leave(*tasks)
 
 
 async def test_who_cannot_take_another_at_once_goes_on_alone_and_comes_back(alone: Alone) -> None:
-    after = alone.core.state.position.index
-    quick, slow = Taker(), Taker([True, False, False])
+    after, is_ready = alone.core.state.position.index, asyncio.Event()
+
+    class Waiting(Taker):
+        async def ready(self) -> None:
+            await is_ready.wait()
+            await super().ready()
+
+    quick, slow = Taker(), Waiting([True, False, False])
     tasks = [serve(alone, watcher, after) for watcher in (quick, slow)]
     for _ in range(3):
         await alone.node.write(put(), deadline_ns=None)
     await until(alone, quick)
     assert slow.taken == [after + 1]
+    is_ready.set()
     await until(alone, slow)
     assert slow.waited == 2
     await alone.node.write(put(), deadline_ns=None)
@@ -131,7 +186,7 @@ async def test_whoever_comes_lags_and_goes_takes_each_entry_once_and_in_order(
         for _ in range(rng.randrange(3)):
             end = alone.core.state.position.index
             after = rng.choice((end, end, rng.randrange(1, end + 1)))
-            taker = Taker([rng.random() < 0.7 for _ in range(rng.randrange(60))])
+            taker = rng.choice((Taker, Lagging))([rng.random() < 0.7 for _ in range(rng.randrange(60))])
             begun.append((after, taker, serve(alone, taker, after)))
         for _ in range(rng.randrange(3)):
             await asyncio.sleep(0)
@@ -163,6 +218,143 @@ async def test_whose_watch_fails_is_told_alone(alone: Alone) -> None:
     await leave(goes_on)
 
 
+async def test_whoever_is_ahead_of_what_goes_round_takes_nothing_twice(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after = alone.core.state.position.index
+    first, ahead = Taker(), Taker()
+    tasks = [serve(alone, first, after)]
+    await settled()
+    with unheard(alone, monkeypatch):
+        for _ in range(3):
+            await alone.node.write(put(), deadline_ns=None)
+        tasks.append(serve(alone, ahead, after + 2))
+        await settled()
+        assert alone.node.watches.count == 1
+    await until(alone, first, ahead)
+    assert first.taken == [after + 1, after + 2, after + 3]
+    assert ahead.taken == [after + 3]
+    await leave(*tasks)
+
+
+async def test_who_is_full_takes_no_more_of_a_burst(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    after = alone.core.state.position.index
+    full, quick = Taker([False]), Taker()
+    tasks = [serve(alone, watcher, after) for watcher in (quick, full)]
+    await settled()
+    with unheard(alone, monkeypatch):
+        for _ in range(3):
+            await alone.node.write(put(), deadline_ns=None)
+    await until(alone, full, quick)
+    assert full.taken == quick.taken == [after + 1, after + 2, after + 3]
+    await leave(*tasks)
+
+
+async def test_those_who_are_left_behind_go_on_from_their_own_index(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log behind the one who reads for all was trimmed; one is behind as well, one ahead, one comes now."""
+    after = alone.core.state.position.index
+    behind, ahead, late = Taker(), Taker(), Taker()
+    told = serve(alone, behind, after)
+    await settled()
+    with unheard(alone, monkeypatch):
+        for _ in range(3):
+            await alone.node.write(put(), deadline_ns=None)
+        tasks = [serve(alone, ahead, after + 3)]
+        await settled()
+        monkeypatch.setattr(alone.node.watches, "earliest_index", lambda: after + 3)
+    with pytest.raises(HistoryGone):
+        await told
+    tasks.append(serve(alone, late, after + 3))
+    await settled()
+    await alone.node.write(put(), deadline_ns=None)
+    await until(alone, ahead, late)
+    assert ahead.taken == late.taken == [after + 4]
+    await leave(*tasks)
+
+
+async def test_whoever_comes_while_others_are_left_behind_is_served(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "DISMISSED_PER_TURN", 1)
+    after = alone.core.state.position.index
+    told = [serve(alone, Taker(), after) for _ in range(10)]
+    await settled()
+    with monkeypatch.context() as broken:
+        broken.setattr(alone.node.watches, "_effects_of", raising(AssertionError("a bug")))
+        await alone.node.write(put(), deadline_ns=None)
+        await asyncio.wait(told, return_when=asyncio.FIRST_COMPLETED)
+    assert not all(task.done() for task in told)
+    late = Taker()
+    task = serve(alone, late, after + 1)
+    await asyncio.wait(told)
+    assert all(isinstance(one.exception(), AssertionError) for one in told)
+    await alone.node.write(put(), deadline_ns=None)
+    await until(alone, late)
+    assert late.taken == [after + 2]
+    await leave(task)
+
+
+async def test_a_full_one_is_left_behind_as_any_other(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    after = alone.core.state.position.index
+    full = Taker([False])
+    told, goes_on, told_too = (serve(alone, watcher, after) for watcher in (Taker(), full, Taker()))
+    await settled()
+    with unheard(alone, monkeypatch):
+        for _ in range(2):
+            await alone.node.write(put(), deadline_ns=None)
+        effects, decoded = alone.node.watches._effects_of, list[int]()
+
+        def fail_once(*arguments: Any) -> Any:
+            decoded.append(1)
+            if len(decoded) == 2:
+                raise AssertionError("a bug")
+            return effects(*arguments)
+
+        monkeypatch.setattr(alone.node.watches, "_effects_of", fail_once)
+    for task in (told, told_too):
+        with pytest.raises(AssertionError):
+            await task
+    await until(alone, full)
+    assert full.taken == [after + 1, after + 2]
+    await leave(goes_on)
+
+
+async def test_who_reads_for_all_is_in_nobody_s_context(alone: Alone) -> None:
+    identity, seen = ContextVar("identity", default=""), list[str]()
+
+    class Asking(Taker):
+        def take(self, applied: AppliedEffects) -> bool:
+            seen.append(identity.get())
+            return super().take(applied)
+
+    identity.set("the first")
+    watchers = [Asking(), Asking()]
+    tasks = [serve(alone, watcher, alone.core.state.position.index) for watcher in watchers]
+    await settled()
+    await alone.node.write(put(), deadline_ns=None)
+    await until(alone, *watchers)
+    assert seen == ["", ""]
+    await leave(*tasks)
+
+
+async def test_a_reading_that_is_cancelled_leaves_nobody_waiting(alone: Alone) -> None:
+    """Nobody does so but the last to leave; a gap would follow."""
+    after = alone.core.state.position.index
+    watcher = Taker()
+    task = serve(alone, watcher, after)
+    await settled()
+    handing = alone.node.live_watches._handing
+    assert handing is not None
+    handing.cancel()
+    for _ in range(3):
+        await alone.node.write(put(), deadline_ns=None)
+    await until(alone, watcher)
+    assert watcher.taken == [after + 1, after + 2, after + 3]
+    await leave(task)
+
+
 async def test_a_node_in_quarantine_tells_everybody(alone: Alone) -> None:
     tasks = [serve(alone, Taker(), alone.core.state.position.index) for _ in range(3)]
     await asyncio.sleep(0)
@@ -177,12 +369,9 @@ async def test_a_node_in_quarantine_tells_everybody(alone: Alone) -> None:
 async def test_a_bug_in_reading_the_log_is_told_to_everybody(
     alone: Alone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
-        raise AssertionError("a bug")
-
     tasks = [serve(alone, Taker(), alone.core.state.position.index) for _ in range(3)]
-    await asyncio.sleep(0)
-    monkeypatch.setattr(alone.node.watches, "_effects_of", fail)
+    await settled()
+    monkeypatch.setattr(alone.node.watches, "_effects_of", raising(AssertionError("a bug")))
     await alone.node.write(put(), deadline_ns=None)
     for task in tasks:
         with pytest.raises(AssertionError):
