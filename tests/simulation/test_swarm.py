@@ -39,3 +39,9 @@ def test_a_long_run_of_one_seed_passes_every_checker() -> None:
     for _, summary in run_swarm([Plan(7, size=3, fault_ns=90 * SECOND_NS)], jobs=1):
         assert not summary.failures, summary.failures
     assert summary.counts["client_acknowledged"] >= 1_000
+
+
+def test_who_moves_to_another_node_as_the_world_ends_has_time_to_read() -> None:
+    """This seed's watcher does, and the check of the end took it for one who was forgotten."""
+    for _, summary in run_swarm([Plan(335152)], jobs=1):
+        assert not summary.failures, summary.failures

@@ -182,13 +182,18 @@ class World:
             client.is_stopped = True
         self._rest(HEAL_NS_MAX)
         self._probe()
-        self._rest(REST_NS_MAX)
+        self._rest(REST_NS_MAX, with_watchers=True)
 
-    def _rest(self, bound_ns: int) -> None:
-        """Until nobody waits and all stand at one index; keys may still expire, and be applied a moment later."""
+    def _rest(self, bound_ns: int, *, with_watchers: bool = False) -> None:
+        """Until nobody waits and all stand at one index; keys may still expire, and be applied a moment later.
+
+        with_watchers: one who moved to another node just now may have to read from its disk what it has not seen.
+        """
         deadline = self.schedule.now_ns + bound_ns
         self.run_for(SECOND_NS)
-        while self.schedule.now_ns < deadline and not self._is_at_rest():
+        while self.schedule.now_ns < deadline and (
+            not self._is_at_rest() or (with_watchers and self.watches.behind(self.raft.commit_index))
+        ):
             self.run_for(SECOND_NS // 5)
 
     def check_end(self) -> None:

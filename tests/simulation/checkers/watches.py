@@ -176,14 +176,18 @@ class WatchChecker(Checker):
             readings == written, "watch", f"entry {item.index} was told as {readings}, the log says {written}"
         )
 
+    def behind(self, commit_index: int) -> list[int | None]:
+        """Where those stand who watch and have not seen all."""
+        return [
+            reader.position
+            for reader in self._readers
+            if reader.process is not None and reader.process.is_alive and reader.position != commit_index
+        ]
+
     def check_end(self, commit_index: int) -> None:
-        """Everybody is up, and all is applied."""
-        for reader in self._readers:
-            require(
-                reader.process is None or not reader.process.is_alive or reader.position == commit_index,
-                "watch",
-                f"a reader stands at {reader.position}, the log at {commit_index}",
-            )
+        """Everybody is up, all is applied, and who had moved a moment ago has had time to read."""
+        behind = self.behind(commit_index)
+        require(not behind, "watch", f"readers stand at {behind}, the log at {commit_index}")
 
     def _move_later(self, reader: _Reader) -> None:
         delay_ns = self._rng.randint(100, 3_000) * MILLISECOND_NS
