@@ -14,7 +14,7 @@ from appliance.api.access import present_caller
 from appliance.api.calls import Context, Handlers, deadline_ns, message_stream, server_stream, unary
 from appliance.api.columns import grouped
 from appliance.api.port import AppliedEffects, Node
-from appliance.api.watching import KeyFilter, run_watch
+from appliance.api.watching import FanOut, KeyFilter, Responses, run_watch
 from appliance.errors import NotFound
 from raftberry.internal.v1 import command_pb2
 from raftberry.v1 import key_value_pb2
@@ -27,6 +27,7 @@ class KeyValueService:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._fan_out = FanOut()
 
     def handlers(self) -> Handlers:
         return {
@@ -110,9 +111,12 @@ class KeyValueService:
     async def Watch(self, request: key_value_pb2.KeyValueServiceWatchRequest, context: Context) -> None:
         is_wanted = visible_key_filter(request)
 
-        def responses(applied: AppliedEffects) -> Sequence[Message]:
+        def make(applied: AppliedEffects) -> Sequence[Message]:
             return key_messages(applied, is_wanted)
 
+        responses: Responses = make
+        if not present_caller().is_limited:
+            responses = self._fan_out.shared((request.key, request.is_prefix), make)
         after_index = request.after_index if request.HasField("after_index") else None
         await run_watch(
             self._node, context, after_index=after_index, responses=responses, progress=_watch_progress

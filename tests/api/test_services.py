@@ -17,7 +17,10 @@ from grpc_reflection.v1alpha import reflection_pb2
 from api.v1 import key_value_pb2 as sample_pb2
 from api.v1 import raft_pb2
 from appliance.api.calls import ANSWER_NS, UNARY_DEADLINE_DEFAULT_NS
+from appliance.api.key_value import key_messages
+from appliance.api.port import AppliedEffects
 from appliance.api.server import ClientServer
+from appliance.api.watching import KeyFilter
 from appliance.errors import ConfigurationError, NoLeader, OutcomeUnknown
 from appliance.model import MemberId
 from appliance.state import EntryEffects, KeyEvent, KeyEventKind, KeyRecord
@@ -409,3 +412,26 @@ async def test_stopping_closes_the_socket_and_forgets_the_node(tmp_path: Path) -
     await server.stop(0)
     assert node.on_serving_change == []
     assert [task for task in asyncio.all_tasks() if task.get_name() == "api-health"] == []
+
+
+async def test_key_watchers_who_want_the_same_are_sent_the_same_bytes(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def counted(
+        applied: AppliedEffects, is_wanted: KeyFilter
+    ) -> list[key_value_pb2.KeyValueServiceWatchResponse]:
+        made.append(applied.index)
+        return key_messages(applied, is_wanted)
+
+    monkeypatch.setattr("appliance.api.key_value.key_messages", counted)
+    put = KeyEvent(KeyEventKind.PUT, "a/1", 4, b"v", 4, 1)
+    api.node.entries = [Effects(8, EntryEffects(key_events=(put,)))]
+    for key, is_prefix in (("a/", True), ("a/", True), ("a/1", False), ("", True)):
+        request = key_value_pb2.KeyValueServiceWatchRequest(key=key, is_prefix=is_prefix, after_index=7)
+        call = api.stream(f"{KEYS}/Watch", request, key_value_pb2.KeyValueServiceWatchResponse)
+        response = await call.read()
+        assert (response.index, [event.key_value.key for event in response.events]) == (8, ["a/1"])
+        call.cancel()
+    assert made == [8, 8, 8]
