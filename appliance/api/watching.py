@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 from appliance.api.access import present_caller
 from appliance.api.calls import Context, serialize
 from appliance.api.port import AppliedEffects, Node
-from appliance.errors import RaftberryError
+from appliance.errors import Unauthenticated
 from appliance.limits import KIB, MIB, STREAM_STALL_S_MAX
 from appliance.rpc import CallOver
 from appliance.state.names import matcher
@@ -118,7 +118,7 @@ class _Outbox:
         return len(self._waiting) < WAITING_MAX and self._waiting_bytes < WAITING_BYTES_MAX
 
     async def ready(self) -> None:
-        """Until nothing waits. CallOver: the client has left."""
+        """Until nothing waits or is under way. CallOver: the client has left."""
         if self._is_sending:
             self._emptied = asyncio.get_running_loop().create_future()
             await self._emptied
@@ -129,14 +129,24 @@ class _Outbox:
         self._push(serialize(self._progress(self._seen_index)))
         self._told_index = self._seen_index
 
-    async def finish(self) -> None:
-        """What was taken is sent before the call's status, if the client takes it."""
+    async def finish(self, error: Exception) -> None:
+        """Before the status of a watch that ends: what was taken is sent, while the client takes some of it.
+
+        It is not counted among the open ones any more; who takes nothing is reset behind the status.
+        """
         self._timer.cancel()
-        try:
-            async with asyncio.timeout(STREAM_STALL_S_MAX):
-                await self.ready()
-        except TimeoutError:
-            self._context.reset_after(STREAM_STALL_S_MAX)
+        if isinstance(error, Unauthenticated):
+            self._waiting.clear()
+        while True:
+            waiting = len(self._waiting)
+            try:
+                async with asyncio.timeout(STREAM_STALL_S_MAX):
+                    await self.ready()
+            except TimeoutError:
+                if len(self._waiting) < waiting:
+                    continue
+                self._context.reset_after(STREAM_STALL_S_MAX)
+            return
 
     def close(self) -> None:
         self._timer.cancel()
@@ -183,8 +193,10 @@ async def run_watch(
         if after_index is None:
             outbox.tell_progress()
         await node.serve_watch(after_index=start_index, watcher=outbox)
-    except RaftberryError:
-        await outbox.finish()
+    except CallOver:
+        raise
+    except Exception as error:
+        await outbox.finish(error)
         raise
     finally:
         outbox.close()

@@ -20,7 +20,7 @@ from appliance.model import Position
 from appliance.node.watches import AppliedEffects, Watches
 
 TURN_NS: Final = 1_000_000
-"""Entries go round for so long, then everything else on the loop has its turn. Who has a filter of its own may take
+"""Entries are taken for so long, then everything else on the loop has its turn. Who has a filter of its own may need
 milliseconds for an entry of many series."""
 
 DISMISSED_PER_TURN: Final = 16
@@ -44,6 +44,25 @@ class _Present:
     """With the index up to which it has everything."""
 
 
+class _Turn:
+    """How long entries have been taken in this turn of the loop, by whomever."""
+
+    def __init__(self) -> None:
+        self._ends_ns: int | None = None
+
+    def begin(self) -> None:
+        if self._ends_ns is None:
+            self._ends_ns = monotonic_ns() + TURN_NS
+            asyncio.get_running_loop().call_soon(self._forget)
+
+    async def end(self) -> None:
+        if self._ends_ns is not None and monotonic_ns() >= self._ends_ns:
+            await asyncio.sleep(0)
+
+    def _forget(self) -> None:
+        self._ends_ns = None
+
+
 class LiveWatches:
     def __init__(self, watches: Watches, position: Callable[[], Position]) -> None:
         """position: where what was applied ends."""
@@ -55,7 +74,7 @@ class LiveWatches:
         self._handed_index = 0
         """Of the entry that goes round, or went last."""
 
-        self._turn_ends_ns = 0
+        self._turn = _Turn()
         self.count = 0
 
     async def serve(self, after_index: int, watcher: Watcher) -> NoReturn:
@@ -80,11 +99,13 @@ class LiveWatches:
         try:
             async for applied in changes:
                 after_index = applied.index
+                self._turn.begin()
                 can_take_more = watcher.take(applied)
                 # Its client may take the messages in an hour; the entry is not held until then.
                 del applied
                 if not can_take_more:
                     await watcher.ready()
+                await self._turn.end()
                 if self._is_at_end(after_index):
                     break
         finally:
@@ -138,10 +159,9 @@ class LiveWatches:
             # Some came with this entry, some went in an earlier turn.
             if present.index >= applied.index or present.left.done():
                 continue
+            self._turn.begin()
             _hand(present, applied)
-            if monotonic_ns() >= self._turn_ends_ns:
-                await asyncio.sleep(0)
-                self._turn_ends_ns = monotonic_ns() + TURN_NS
+            await self._turn.end()
 
     def _end_of(self, task: asyncio.Task[None] | None) -> list[_Present]:
         """Who is left behind; whoever comes now begins anew."""
@@ -165,11 +185,10 @@ def _hand(present: _Present, applied: AppliedEffects) -> None:
 
 async def _dismiss(left_behind: Iterable[_Present], bug: Exception | None) -> None:
     for number, present in enumerate(left_behind, start=1):
+        if not present.left.done():
+            if bug is None:
+                present.left.set_result(present.index)
+            else:
+                present.left.set_exception(bug)
         if number % DISMISSED_PER_TURN == 0:
             await asyncio.sleep(0)
-        if present.left.done():
-            continue
-        if bug is None:
-            present.left.set_result(present.index)
-        else:
-            present.left.set_exception(bug)

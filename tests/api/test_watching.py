@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import grpc
@@ -13,7 +14,7 @@ from appliance.api import watching
 from appliance.api.calls import Context
 from appliance.api.port import AppliedEffects
 from appliance.api.watching import WAITING_BYTES_MAX, WAITING_MAX
-from appliance.errors import RateLimited
+from appliance.errors import RateLimited, Unauthenticated
 from appliance.node.access import Everyone
 from appliance.rpc import CallOver
 from appliance.state import EntryEffects, KeyEvent, KeyEventKind
@@ -199,7 +200,7 @@ async def test_an_entry_that_was_refused_is_not_told_as_progress(watch: Watch) -
 
 async def test_before_the_status_a_client_is_sent_what_was_taken(watch: Watch) -> None:
     watch.take(8, 9, 10)
-    finishing = asyncio.create_task(watch.outbox.finish())
+    finishing = asyncio.create_task(watch.outbox.finish(RateLimited("too many", retry_ms=1)))
     await asyncio.sleep(0)
     watch.client.take_all()
     await finishing
@@ -212,8 +213,38 @@ async def test_a_client_that_takes_nothing_is_reset_behind_its_status(
 ) -> None:
     monkeypatch.setattr(watching, "STREAM_STALL_S_MAX", 0.01)
     watch.take(8, 9)
-    await watch.outbox.finish()
+    await watch.outbox.finish(RateLimited("too many", retry_ms=1))
     assert watch.client.reset_after_s == 0.01
+    assert list(indexes(watch.client.messages)) == [8]
+
+
+async def test_a_client_that_is_slow_before_the_status_has_its_time(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes one message whenever its time is nearly over: all of them in many times that."""
+    bounds: list[float] = []
+
+    @asynccontextmanager
+    async def timeout(seconds: float) -> AsyncIterator[None]:
+        bounds.append(seconds)
+        watch.client.take()
+        if len(bounds) < 4:
+            raise TimeoutError
+        yield
+
+    monkeypatch.setattr(asyncio, "timeout", timeout)
+    watch.take(8, 9, 10, 11)
+    await watch.outbox.finish(RateLimited("too many", retry_ms=1))
+    assert list(indexes(watch.client.messages)) == [8, 9, 10, 11]
+    assert watch.client.reset_after_s is None
+
+
+async def test_what_waits_is_not_sent_to_a_token_that_was_revoked(watch: Watch) -> None:
+    watch.take(8, 9, 10)
+    finishing = asyncio.create_task(watch.outbox.finish(Unauthenticated("the token was revoked")))
+    await asyncio.sleep(0)
+    watch.client.take()
+    await finishing
     assert list(indexes(watch.client.messages)) == [8]
 
 
@@ -229,6 +260,33 @@ async def test_a_watch_whose_token_is_used_up_was_sent_all_that_it_paid_for(
     )
     assert [(await call.read()).index for _ in range(3)] == [8, 9, 10]
     assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_watch_that_ends_by_a_bug_was_sent_what_it_took(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished: list[Exception] = []
+    finish = watching._Outbox.finish
+
+    async def counted(outbox: watching._Outbox, error: Exception) -> None:
+        finished.append(error)
+        await finish(outbox, error)
+
+    def fail(applied: Effects, _is_wanted: object) -> list[key_value_pb2.KeyValueServiceWatchResponse]:
+        if applied.index > 9:
+            raise AssertionError("a bug")
+        return [key_value_pb2.KeyValueServiceWatchResponse(index=applied.index)]
+
+    monkeypatch.setattr(watching._Outbox, "finish", counted)
+    monkeypatch.setattr("appliance.api.key_value.key_messages", fail)
+    api.node.entries = [Effects(index, EntryEffects()) for index in range(8, 12)]
+    request = key_value_pb2.KeyValueServiceWatchRequest(is_prefix=True, after_index=7)
+    call = api.stream(
+        "raftberry.v1.KeyValueService/Watch", request, key_value_pb2.KeyValueServiceWatchResponse
+    )
+    assert [(await call.read()).index for _ in range(2)] == [8, 9]
+    assert await call.code() is grpc.StatusCode.INTERNAL
+    assert [type(error) for error in finished] == [AssertionError]
 
 
 async def test_a_watch_that_ends_leaves_no_timer(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
