@@ -2,7 +2,8 @@
 
 Invariant: entries are contiguous above the anchor, their terms never fall; `JournalState` is what
 the operations leave behind, and `advance` the one place that says how. A breach is a bug of the
-caller, so it is asserted. Made on the loop, committed on the committer's thread.
+caller, so it is asserted; but a term that was read back and does not fit is CorruptData, as the disk
+may have changed it. Made on the loop, committed on the committer's thread.
 Raft paper, figure 2 (state that must survive a crash).
 """
 
@@ -11,7 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from appliance.errors import CorruptData
 from appliance.model import Entry, HardState, MemberId, PeerMemory, Position
+from appliance.storage.records import REBUILD_HINT
 
 LOG_START = Position(index=1, term=0)
 """The anchor of a log that never held an entry: PySyncObj counts from 1."""
@@ -79,7 +82,7 @@ def advance(state: JournalState, operation: JournalOperation, *, term_before: in
     """The state after the operation.
 
     term_before is the term of the entry a TruncateFrom leaves as the last one, or the term the
-    log holds at the index of a TrimTo; other operations don't look at it.
+    log holds at the index of a TrimTo; other operations don't look at it. Raises CorruptData.
     """
     match operation:
         case Append(entries):
@@ -91,7 +94,8 @@ def advance(state: JournalState, operation: JournalOperation, *, term_before: in
             return replace(state, last=Position(index - 1, term_before))
         case TrimTo(index, term):
             assert state.anchor.index <= index <= state.last.index, f"trim to {index}: {state}"
-            assert term == term_before, f"trim to {operation}, the log holds term {term_before}"
+            if term != term_before:
+                raise _unlike(index, term_before, f"trimmed as of term {term}")
             return replace(state, anchor=Position(index, term))
         case Reset(index, term):
             position = Position(index, term)
@@ -107,9 +111,14 @@ def _append(state: JournalState, entries: tuple[Entry, ...]) -> JournalState:
     index, term = state.last.index, state.last.term
     for _, entry_index, entry_term in entries:
         assert entry_index == index + 1, f"entry {entry_index} does not follow {index}"
-        assert entry_term >= term, f"entry {entry_index}: term falls from {term} to {entry_term}"
+        if entry_term < term:
+            raise _unlike(index, term, f"followed by term {entry_term}")
         index, term = entry_index, entry_term
     return _raise_high(replace(state, last=Position(index, term)), index)
+
+
+def _unlike(index: int, term: int, reason: str) -> CorruptData:
+    return CorruptData(f"journal entry {index}", f"its term reads {term}, it is {reason}; {REBUILD_HINT}")
 
 
 def _raise_high(state: JournalState, index: int) -> JournalState:

@@ -8,7 +8,7 @@ It passes the contract suite of the LMDB implementations.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -139,10 +139,13 @@ class MemoryJournal:
         self._disk.check_commit()
         state = self._disk.journal_state()
         entries = self._disk.entries
+        if any(isinstance(operation, TruncateFrom | TrimTo) for operation in operations):
+            # These read what lies on the disk, and a commit that finds damage leaves all as it was.
+            entries = dict(entries)
         peers = self._disk.peers
         for operation in operations:
             before = state
-            state = advance(state, operation, term_before=self._term_before(state, operation))
+            state = advance(state, operation, term_before=_term_before(entries, state, operation))
             match operation:
                 case Append(added):
                     entries.update((entry[1], layout.encode_entry(entry)[1]) for entry in added)
@@ -154,6 +157,7 @@ class MemoryJournal:
                     entries.clear()
                 case SetPeers(remembered):
                     peers = layout.encode_peers(remembered)
+        self._disk.entries = entries
         self._disk.state = layout.encode_state(state)
         self._disk.peers = peers
 
@@ -179,19 +183,6 @@ class MemoryJournal:
 
     def close(self) -> None:
         """Nothing is held open."""
-
-    def _term_before(self, state: JournalState, operation: JournalOperation) -> int:
-        match operation:
-            case TruncateFrom(index):
-                held = index - 1
-            case TrimTo(index, _):
-                held = index
-            case _:
-                return 0
-        if held == state.anchor.index:
-            return state.anchor.term
-        record = self._disk.entries.get(held)
-        return 0 if record is None else layout.peek_term(record)
 
 
 class MemoryReader:
@@ -305,6 +296,20 @@ class MemoryInstaller:
 
     def abort(self) -> None:
         self._records = None
+
+
+def _term_before(entries: Mapping[int, bytes], state: JournalState, operation: JournalOperation) -> int:
+    match operation:
+        case TruncateFrom(index):
+            held = index - 1
+        case TrimTo(index, _):
+            held = index
+        case _:
+            return 0
+    if held == state.anchor.index:
+        return state.anchor.term
+    record = entries.get(held)
+    return 0 if record is None else layout.peek_term(record)
 
 
 def _put(records: dict[bytes, bytes], puts: Iterable[Record]) -> None:

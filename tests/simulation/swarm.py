@@ -122,9 +122,12 @@ def run_seed(plan: Plan) -> Report:
     try:
         return world.run()
     except CheckFailed as failed:
-        report = world.report()
-        report.failure = str(failed)
-        return report
+        failure = str(failed)
+    except Exception as error:  # noqa: BLE001 - of this seed: the others go on
+        failure = f"bug: {type(error).__name__}: {error}"
+    report = world.report()
+    report.failure = failure
+    return report
 
 
 def shrink(plan: Plan) -> tuple[frozenset[str], str] | None:

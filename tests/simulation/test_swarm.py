@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.simulation.schedule import SECOND_NS
-from tests.simulation.swarm import Summary, run_swarm
-from tests.simulation.world import Plan
+from tests.simulation.swarm import Summary, run_seed, run_swarm
+from tests.simulation.world import Plan, World
 
 SAMPLE = range(40)
 OFTEN = (
@@ -45,3 +47,19 @@ def test_who_moves_to_another_node_as_the_world_ends_has_time_to_read() -> None:
     """This seed's watcher does, and the check of the end took it for one who was forgotten."""
     for _, summary in run_swarm([Plan(335152)], jobs=1):
         assert not summary.failures, summary.failures
+
+
+def test_a_term_that_a_bit_flip_changed_at_the_end_of_a_trim_is_damage() -> None:
+    """The committer ended this seed's node by an assertion, where the card was to blame."""
+    for _, summary in run_swarm([Plan(336616)], jobs=1):
+        assert not summary.failures, summary.failures
+        assert summary.counts["event_quarantined"] > 0
+
+
+def test_a_seed_that_ends_by_an_exception_is_told_with_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(_: World) -> None:
+        raise AssertionError("a bug")
+
+    monkeypatch.setattr(World, "run", run)
+    report = run_seed(Plan(5))
+    assert (report.seed, report.failure) == (5, "bug: AssertionError: a bug")
