@@ -49,6 +49,12 @@ def test_who_moves_to_another_node_as_the_world_ends_has_time_to_read() -> None:
         assert not summary.failures, summary.failures
 
 
+def test_who_wins_its_election_when_others_have_moved_on_need_not_have_what_they_committed() -> None:
+    """This seed's node is paused while a vote for it is under way, and leads a term that is over when it goes on."""
+    for _, summary in run_swarm([Plan(336756)], jobs=1):
+        assert not summary.failures, summary.failures
+
+
 def test_a_term_that_a_bit_flip_changed_at_the_end_of_a_trim_is_damage() -> None:
     """The committer ended this seed's node by an assertion, where the card was to blame."""
     for _, summary in run_swarm([Plan(336616)], jobs=1):

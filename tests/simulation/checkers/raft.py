@@ -26,6 +26,9 @@ class RaftChecker(Checker):
         self.committed: list[tuple[int, int]] = []
         """(term, checksum) of entry 2 and on: the log's first index is 2."""
 
+        self._committed_in: list[int] = []
+        """The term in which each of them was committed: later than its own if its leader fell before."""
+
         self._entries: dict[tuple[int, int], tuple[int, int]] = {}
         self._seen: dict[int, int] = {}
         self._voters: dict[int, tuple[MemberId, ...]] = {}
@@ -91,7 +94,8 @@ class RaftChecker(Checker):
                 "election_safety",
                 f"{process.machine.name} and another lead in term {engine.term}: {first}, {who}",
             )
-        last = bisect_left(self.committed, (engine.term, 0)) + 1
+        # Not what was committed in a later term: votes that arrive late make a leader whom nobody follows any more.
+        last = bisect_left(self._committed_in, engine.term) + 1
         term = self.term_of(last)
         if term is not None and last > log.anchor.index and log.term_at(last) != term:
             raise CheckFailed(
@@ -138,6 +142,7 @@ class RaftChecker(Checker):
                 f"{process.machine.name} committed entry {index} of term {term} while it is on {names} only",
             )
         self.committed.append((term, checksum))
+        self._committed_in.append(process.core.engine.term)
 
     def _check_matching(self, index: int, term: int, checksum: int, previous_term: int) -> None:
         self.counts["entries_sent"] += 1
