@@ -59,25 +59,18 @@ STREAM: Final = (
     WriteLoad("stream-1-deep", "64 streams, 1 a message, 8 in flight", 64, 8, is_stream=True),
 )
 BULK: Final = (
-    WriteLoad(
-        "bulk",
-        "bulk, 1,000 of one sensor a message, 8 in flight",
-        1,
-        8,
-        1000,
-        8,
-        is_stream=True,
-        is_at_leader=True,
-    ),
-    WriteLoad(
-        "bulk-deep",
-        "bulk, 1,000 of one sensor a message, 64 in flight",
-        1,
-        64,
-        1000,
-        8,
-        is_stream=True,
-        is_at_leader=True,
+    *(
+        WriteLoad(
+            key,
+            f"bulk, 1,000 of one sensor a message, {in_flight} in flight",
+            1,
+            in_flight,
+            1000,
+            8,
+            is_stream=True,
+            is_at_leader=True,
+        )
+        for key, in_flight in (("bulk", 8), ("bulk-deep", 64))
     ),
     WriteLoad(
         "bulk-many",

@@ -9,7 +9,7 @@ Raft paper, figure 2 (state that must survive a crash).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from appliance.errors import CorruptData
@@ -78,11 +78,12 @@ class JournalState:
     hard_state: HardState = _NO_HARD_STATE
 
 
-def advance(state: JournalState, operation: JournalOperation, *, term_before: int) -> JournalState:
-    """The state after the operation.
+def advance(
+    state: JournalState, operation: JournalOperation, *, term_at: Callable[[int], int]
+) -> JournalState:
+    """The state after the operation. Raises CorruptData.
 
-    term_before is the term of the entry a TruncateFrom leaves as the last one, or the term the
-    log holds at the index of a TrimTo; other operations don't look at it. Raises CorruptData.
+    term_at reads the term of an entry above the anchor, 0 where there is none.
     """
     match operation:
         case Append(entries):
@@ -91,11 +92,12 @@ def advance(state: JournalState, operation: JournalOperation, *, term_before: in
             assert index > state.anchor.index, f"truncation from {index} passes {state.anchor}"
             if index > state.last.index:
                 return state
-            return replace(state, last=Position(index - 1, term_before))
+            return replace(state, last=Position(index - 1, _held_term(state, index - 1, term_at)))
         case TrimTo(index, term):
             assert state.anchor.index <= index <= state.last.index, f"trim to {index}: {state}"
-            if term != term_before:
-                raise _unlike(index, term_before, f"trimmed as of term {term}")
+            held = _held_term(state, index, term_at)
+            if term != held:
+                raise _unlike(index, held, f"trimmed as of term {term}")
             return replace(state, anchor=Position(index, term))
         case Reset(index, term):
             position = Position(index, term)
@@ -105,6 +107,10 @@ def advance(state: JournalState, operation: JournalOperation, *, term_before: in
             return replace(state, hard_state=replace(hard_state, high_index=high_index))
         case SetPeers():
             return state
+
+
+def _held_term(state: JournalState, index: int, term_at: Callable[[int], int]) -> int:
+    return state.anchor.term if index == state.anchor.index else term_at(index)
 
 
 def _append(state: JournalState, entries: tuple[Entry, ...]) -> JournalState:

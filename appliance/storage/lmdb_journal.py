@@ -10,6 +10,7 @@ Measured on 4 KiB pages: one commit sends 16 KB to the device for a small entry.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -25,7 +26,6 @@ from appliance.storage.batch import (
     JournalState,
     Reset,
     SetPeers,
-    TrimTo,
     TruncateFrom,
     advance,
 )
@@ -100,8 +100,7 @@ class LmdbJournal:
             before = layout.decode_state(transaction.get(layout.STATE_KEY))
             state = before
             for operation in operations:
-                term_before = _term_before(transaction, state, operation)
-                state = advance(state, operation, term_before=term_before)
+                state = advance(state, operation, term_at=partial(_term_at, transaction))
                 _apply(transaction, operation)
             if state != before:
                 transaction.put(layout.STATE_KEY, layout.encode_state(state))
@@ -183,15 +182,6 @@ def _sweep(transaction: _Transaction, state: JournalState) -> None:
             found = cursor.delete()
 
 
-def _term_before(transaction: _Transaction, state: JournalState, operation: JournalOperation) -> int:
-    match operation:
-        case TruncateFrom(index):
-            held = index - 1
-        case TrimTo(index, _):
-            held = index
-        case _:
-            return 0
-    if held == state.anchor.index:
-        return state.anchor.term
-    record = transaction.get(layout.entry_key(held))
+def _term_at(transaction: _Transaction, index: int) -> int:
+    record = transaction.get(layout.entry_key(index))
     return 0 if record is None else layout.peek_term(record)

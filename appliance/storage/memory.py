@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -145,7 +146,7 @@ class MemoryJournal:
         peers = self._disk.peers
         for operation in operations:
             before = state
-            state = advance(state, operation, term_before=_term_before(entries, state, operation))
+            state = advance(state, operation, term_at=partial(_term_at, entries))
             match operation:
                 case Append(added):
                     entries.update((entry[1], layout.encode_entry(entry)[1]) for entry in added)
@@ -298,17 +299,8 @@ class MemoryInstaller:
         self._records = None
 
 
-def _term_before(entries: Mapping[int, bytes], state: JournalState, operation: JournalOperation) -> int:
-    match operation:
-        case TruncateFrom(index):
-            held = index - 1
-        case TrimTo(index, _):
-            held = index
-        case _:
-            return 0
-    if held == state.anchor.index:
-        return state.anchor.term
-    record = entries.get(held)
+def _term_at(entries: Mapping[int, bytes], index: int) -> int:
+    record = entries.get(index)
     return 0 if record is None else layout.peek_term(record)
 
 
