@@ -23,7 +23,7 @@ from appliance.node.workers import Workers
 from appliance.node.writing import WritePath
 from appliance.state import Applied, StateMachine
 from appliance.state.moment import Moment
-from appliance.state.oldest import SeriesBytes, oldest_time_to_free
+from appliance.state.oldest import Oldest, SeriesBytes, choose_oldest
 from appliance.state.retention import Policy, drop_readings, mark_roll_ups, rolled_from, unrolled
 from appliance.state.series import Series
 from appliance.storage.store import Store
@@ -279,32 +279,25 @@ class RetentionKeeper:
         if not self._survey.capture_some():
             self._node.request_wake()
             return
-        found, self._survey = list(self._survey.results()), None
+        survey, self._survey = self._survey.results(), None
         self._is_choosing, generation = True, self._generation
 
-        def chosen(before: int | None) -> None:
+        def chosen(oldest: Oldest | None) -> None:
             if generation == self._generation:
                 self._is_choosing = False
-                self._drop_before(before, found)
+                self._drop(oldest)
 
         reader, now = self._node.store.snapshot(), self._node.clock.wall_ns()
-        self._node.workers.read(
-            lambda: oldest_time_to_free(found, reader, share=FREED_PER_STEP, now=now), chosen
-        )
+        self._node.workers.read(lambda: choose_oldest(survey, reader, share=FREED_PER_STEP, now=now), chosen)
 
-    def _drop_before(self, before: int | None, found: list[SeriesBytes]) -> None:
-        node = self._node
-        if before is not None:
-            self._oldest = [
-                (one.sensor, one.metric, before)
-                for one in found
-                if one.first_time < min(before, one.droppable_before)
-            ]
-        if before is None or not self._oldest:
+    def _drop(self, oldest: Oldest | None) -> None:
+        if oldest is None:
             self._space.nothing_to_drop()
             self._pause()
             return
-        self._deleted_bytes = sum(one.size_bytes for one in found if one.last_time < before)
+        node, before = self._node, oldest.before
+        self._oldest = [(sensor, metric, before) for sensor, metric in oldest.series]
+        self._deleted_bytes = oldest.size_bytes
         node.events.record("dropped_oldest", node.engine.term, node.log.last_index, before_unix_nano=before)
         self._space.dropped()
         node.request_wake()

@@ -7,7 +7,7 @@ was wrong moves them by years. Of a large store some blocks speak for all. Pool 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -53,6 +53,27 @@ def bytes_of(series: Series, droppable_before: int) -> SeriesBytes | None:
         bool(series.size_bytes),
         droppable_before,
     )
+
+
+class Oldest(NamedTuple):
+    """What to drop: before a time, of these series. size_bytes: of those that go whole."""
+
+    before: int
+    series: list[tuple[str, str]]
+    size_bytes: int
+
+
+def choose_oldest(
+    survey: Iterable[SeriesBytes], reader: StoreReader, *, share: float, now: int
+) -> Oldest | None:
+    """About that share of the bytes that may go; closes reader. None: nothing is older than the rest, and may go."""
+    found = list(survey)
+    before = oldest_time_to_free(found, reader, share=share, now=now)
+    if before is None:
+        return None
+    series = [(one.sensor, one.metric) for one in found if one.first_time < min(before, one.droppable_before)]
+    size_bytes = sum(one.size_bytes for one in found if one.last_time < before)
+    return Oldest(before, series, size_bytes) if series else None
 
 
 def oldest_time_to_free(

@@ -72,8 +72,7 @@ class StateReads:
     def begin_survey(self) -> Moment[Series, SeriesBytes]:
         """What each series holds that may go, in the order in which they were created."""
         table, droppable_before = self._tables.series, self._tables.retention.droppable_before
-        return table.moments.begin(
-            table.by_name.values(),
+        return table.begin_all(
             lambda series: bytes_of(series, droppable_before(series)),
             lambda series: series.series_id,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from appliance import limits
 from appliance.errors import ConditionFailed, InvalidArgument, Overloaded
@@ -33,7 +33,7 @@ Taken = TypeVar("Taken")
 
 
 class SeriesTable:
-    """by_name is read-only outside. The rest is since the last capture of a checkpoint.
+    """by_name is in order of ids, read-only outside. The rest is since the last capture of a checkpoint.
 
     dirty: anything changed (`mark_dirty`). renamed: those of them whose name, kind, unit or labels changed.
     dirty_bytes: what the heads of dirty take in a checkpoint, estimated, and summed up as they change: to go through a
@@ -54,7 +54,7 @@ class SeriesTable:
         self._gone: list[Series] = []
 
     def load(self, series: Series) -> None:
-        """Take over a series of a checkpoint."""
+        """Take over a series of a checkpoint, in order of ids."""
         self.by_name[series.sensor, series.metric] = series
         self.reading_count += series.reading_count
 
@@ -75,11 +75,6 @@ class SeriesTable:
         is_visible: Callable[[str, str], bool] | None = None,
     ) -> Moment[Series, Taken]:
         """What `match` finds now, a slice a turn: take's results, sorted by (sensor, metric)."""
-        if not is_pattern(sensor) and not is_pattern(metric):
-            found = self.by_name.get((sensor, metric))
-            candidates = [found] if found else []
-        else:
-            candidates = list(self.by_name.values())
         is_sensor, is_metric = matcher(sensor), matcher(metric)
 
         def take_wanted(series: Series) -> Taken | None:
@@ -88,7 +83,16 @@ class SeriesTable:
                 return None
             return take(series) if is_visible is None or is_visible(*name) else None
 
-        return self.moments.begin(candidates, take_wanted, name_of)
+        if is_pattern(sensor) or is_pattern(metric):
+            return self.begin_all(take_wanted, name_of)
+        found = self.by_name.get((sensor, metric))
+        return self.moments.begin([found] if found else [], take_wanted, name_of)
+
+    def begin_all(
+        self, take: Callable[[Series], Taken | None], key: Callable[[Series], Any]
+    ) -> Moment[Series, Taken]:
+        """Every series there is now, a slice a turn."""
+        return self.moments.begin(self.by_name.values(), take, key, lambda series: series.series_id)
 
     def write(self, columns: list[tuple[command_pb2.SeriesColumns, Columns]]) -> None:
         """Append what decode_write gave. Raises NotApplied, with nothing changed."""

@@ -17,7 +17,7 @@ from appliance.node.clocks import SECOND_NS
 from appliance.node.options import DROP_OLDEST, REFUSE, NodeOptions
 from appliance.node.report import _alarms
 from appliance.node.retention import ROLL_UP_DELAY_NS
-from appliance.state import QuerySpec, StateOptions
+from appliance.state import QuerySpec, StateOptions, oldest
 from appliance.state.emptied import Windows
 from appliance.state.operations import decode_columns, delete_series, encode_columns, write_readings
 from appliance.state.retention import Policy, Retention, RollUp, delete_policy, set_policy
@@ -357,7 +357,7 @@ def test_rounds_that_free_nothing_come_ever_more_rarely(monkeypatch: pytest.Monk
         leader = made.elect()
         fill(made, leader, 100)
         monkeypatch.setattr(
-            retention,
+            oldest,
             "oldest_time_to_free",
             lambda series, *_, **__: min(one.first_time for one in series) + 1,
         )

@@ -14,16 +14,15 @@ from appliance.clock import system_clock
 from appliance.limits import APPLY_BYTES_MAX, KIB
 from appliance.node import retention, watches
 from appliance.node.clocks import SECOND_NS
-from appliance.node.core import NodeCore
 from appliance.node.options import DROP_OLDEST, NodeOptions
 from appliance.node.scan import capture
 from appliance.node.turns import LONG_TURN_NS, PERIOD_NS, Turns
 from appliance.state import QuerySpec, StateMachine
 from appliance.state.moment import ITEMS_PER_TURN
-from appliance.state.oldest import SeriesBytes, bytes_of
+from appliance.state.oldest import Oldest
 from appliance.state.operations import delete_series, encode_columns, write_readings
 from appliance.state.retention import Policy, set_policy
-from appliance.state.series import NOTHING_WRITTEN, Series
+from appliance.state.series import Series
 from appliance.state.series_table import SeriesTable
 from raftberry.internal.v1 import command_pb2
 from tests.node.harness import cluster, put
@@ -191,19 +190,12 @@ def test_retention_drops_a_few_series_an_entry(by: str, monkeypatch: pytest.Monk
             leader.core.submit(policy, made.clock.now_ns + 10**10, lambda _: None)
         else:
             keeper = leader.core.housekeeping.retention
-            found = [one for number in range(100) if (one := _bytes(leader.core, number))]
-            keeper._drop_before(now, found)
+            keeper._drop(Oldest(now, [(f"s{number:04}", "m") for number in range(100)], 0))
         made.run_for(5_000)
         assert sum(drops) == 100
         assert max(drops) <= retention.DROPS_PER_ENTRY
         firsts = {series.first_time for series in leader.core.state.series("", "")}
         assert min(firsts) > now - 2 * 3_600 * SECOND_NS  # type: ignore[type-var, operator]
-
-
-def _bytes(core: NodeCore, number: int) -> SeriesBytes | None:
-    series = core.state.find_series(f"s{number:04}", "m")
-    assert series is not None
-    return bytes_of(series, NOTHING_WRITTEN)
 
 
 def test_a_tick_applies_a_bounded_number_of_entries(monkeypatch: pytest.MonkeyPatch) -> None:

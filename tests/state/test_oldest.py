@@ -7,7 +7,7 @@ import random
 import pytest
 
 from appliance.state import StateOptions, oldest
-from appliance.state.oldest import SeriesBytes, oldest_time_to_free
+from appliance.state.oldest import SeriesBytes, choose_oldest, oldest_time_to_free
 from appliance.state.operations import delete_series
 from appliance.state.retention import Policy, RollUp, drop_readings, set_policy
 from tests.state.fakes import Cluster, write
@@ -109,3 +109,18 @@ def test_a_deleted_series_does_not_count_and_the_reader_is_closed() -> None:
     reader = node.store.reader()
     assert oldest_time_to_free(survey(node), reader, share=0.05, now=NOW) is None
     assert reader.is_closed
+
+
+def test_what_goes_are_the_series_that_hold_something_older_which_may_go() -> None:
+    node = filled(sensors=2)
+    node.apply(write([NOW - SECOND], [1.0], "young"))
+    node.apply(write([NOW - YEAR], [1.0], "old"))
+    node.apply(write([NOW - YEAR], [1.0], "kept"))
+    found = survey(node)
+    place = next(place for place, one in enumerate(found) if one.sensor == "kept")
+    found[place] = found[place]._replace(droppable_before=NOW - YEAR)
+    chosen = choose_oldest(iter(found), node.store.reader(), share=0.05, now=NOW)
+    assert chosen is not None
+    assert [sensor for sensor, _ in chosen.series] == ["s0", "s1", "old"]
+    whole = sum(one.size_bytes for one in found if one.last_time < chosen.before)
+    assert chosen.size_bytes == whole > 0
