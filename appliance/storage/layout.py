@@ -24,6 +24,7 @@ from appliance.storage.records import HEADER, REBUILD_HINT, decode_record, encod
 BOOT_KEY: Final = b"fboot"
 PEERS_KEY: Final = b"fpeers"
 STATE_KEY: Final = b"fstate"
+NAMES_BEHIND_ENTRIES: Final = (BOOT_KEY, PEERS_KEY, STATE_KEY)
 ENTRIES_START: Final = b"e"
 ENTRIES_STOP: Final = b"f"
 

@@ -36,6 +36,7 @@ from appliance.storage.lmdb_environment import (
     open_environment,
     used_bytes,
 )
+from appliance.storage.lmdb_leaf import NewestLeaf
 from appliance.storage.records import REBUILD_HINT
 
 JOURNAL_MAP_BYTES: Final = 4 * GIB
@@ -53,6 +54,7 @@ class LmdbJournal:
 
     def __init__(self, environment: lmdb.Environment) -> None:
         self._environment: lmdb.Environment | None = environment
+        self._newest = NewestLeaf(environment, names_behind=layout.NAMES_BEHIND_ENTRIES)
         self._has_failed = False
 
     @classmethod
@@ -101,10 +103,11 @@ class LmdbJournal:
             state = before
             for operation in operations:
                 state = advance(state, operation, term_at=partial(_term_at, transaction))
-                _apply(transaction, operation)
+                self._apply(transaction, operation)
             if state != before:
                 transaction.put(layout.STATE_KEY, layout.encode_state(state))
-            _sweep(transaction, state)
+            if _sweep(transaction, state):
+                self._newest.forget()
         self._has_failed = False
 
     def read(self, first_index: int, *, count_max: int, bytes_max: int) -> list[Entry]:
@@ -136,6 +139,21 @@ class LmdbJournal:
         """Reads under way in other threads end first: the last reference closes the environment."""
         self._environment = None
 
+    def _apply(self, transaction: _Transaction, operation: JournalOperation) -> None:
+        match operation:
+            case Append(entries):
+                for entry in entries:
+                    self._newest.put(transaction, *layout.encode_entry(entry))
+            case TruncateFrom(index):
+                _delete_from(transaction, index)
+                self._newest.forget()
+            case Reset(index, _):
+                # Also what an earlier trim left behind above a lower anchor; the rest is swept.
+                _delete_from(transaction, index + 1)
+                self._newest.forget()
+            case SetPeers(peers):
+                transaction.put(layout.PEERS_KEY, layout.encode_peers(peers))
+
     def _begin(self) -> _Transaction:
         assert self._environment is not None, "the journal is closed"
         return self._environment.begin(buffers=True)
@@ -143,21 +161,6 @@ class LmdbJournal:
     def _begin_write(self) -> _Transaction:
         assert self._environment is not None, "the journal is closed"
         return self._environment.begin(write=True, buffers=True)
-
-
-def _apply(transaction: _Transaction, operation: JournalOperation) -> None:
-    match operation:
-        case Append(entries):
-            for entry in entries:
-                key, record = layout.encode_entry(entry)
-                transaction.put(key, record)
-        case TruncateFrom(index):
-            _delete_from(transaction, index)
-        case Reset(index, _):
-            # Also what an earlier trim left behind above a lower anchor; the rest is swept.
-            _delete_from(transaction, index + 1)
-        case SetPeers(peers):
-            transaction.put(layout.PEERS_KEY, layout.encode_peers(peers))
 
 
 def _delete_from(transaction: _Transaction, index: int) -> None:
@@ -168,18 +171,19 @@ def _delete_from(transaction: _Transaction, index: int) -> None:
             found = cursor.delete()
 
 
-def _sweep(transaction: _Transaction, state: JournalState) -> None:
-    """Delete a portion of the entries at or below the anchor."""
+def _sweep(transaction: _Transaction, state: JournalState) -> bool:
+    """Delete a portion of the entries at or below the anchor. False: there were none."""
     stop = layout.entry_key(state.anchor.index + 1)
     count = size_bytes = 0
     with transaction.cursor() as cursor:
         found = cursor.set_range(layout.ENTRIES_START)
         while found and bytes(cursor.key()) < stop:
             if count == SWEEP_ENTRIES_MAX or size_bytes > SWEEP_BYTES_MAX:
-                return
+                break
             count += 1
             size_bytes += len(cursor.value())
             found = cursor.delete()
+    return count > 0
 
 
 def _term_at(transaction: _Transaction, index: int) -> int:

@@ -12,9 +12,9 @@ import lmdb
 import pytest
 
 from appliance.errors import CorruptData, DataDirectoryRefused, StorageFailed
-from appliance.model import Entry, HardState, Position
+from appliance.model import Entry, HardState, MemberId, PeerMemory, Position
 from appliance.storage import lmdb_environment, lmdb_files, lmdb_journal, lmdb_store
-from appliance.storage.batch import Append, SetHardState, TrimTo
+from appliance.storage.batch import Append, SetHardState, SetPeers, TrimTo
 from appliance.storage.layout import entry_key
 from appliance.storage.lmdb_environment import lmdb_errors
 from appliance.storage.lmdb_journal import LmdbJournal
@@ -173,6 +173,48 @@ def test_errors_of_lmdb_are_translated_by_what_they_mean() -> None:
         raise lmdb.CorruptedError("x")
     with pytest.raises(StorageFailed, match=r"here: .*check the card"), lmdb_errors("here"):
         raise lmdb.DiskError("x")
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (100, 100),
+        (600, 600),
+        (950, 950),
+        (1_000, 1_000),
+        (1_240, 1_240),
+        (1_300, 1_300),
+        (900, 1_290),
+        (200, 1_600),
+    ],
+)
+def test_a_commit_writes_one_leaf_for_its_entry_and_the_state(tmp_path: Path, sizes: tuple[int, int]) -> None:
+    """And the pages above it, the list of free pages and the meta page; two leaves where one is split."""
+    journal = LmdbJournal.create(tmp_path / "journal", map_bytes=64 * MIB)
+    journal.begin_boot()
+    chance = random.Random(7)
+    peers = {MemberId(number): PeerMemory(boot_count=number, high_index=9) for number in (2, 3)}
+    journal.commit([SetPeers(peers)])
+    page_bytes = os.sysconf("SC_PAGE_SIZE")
+    before: list[bytes] = []
+    written = needed = 0
+    for index in range(2, 102):
+        if index == 50:
+            journal.close()
+            journal = LmdbJournal.open(tmp_path / "journal", map_bytes=64 * MIB)
+        command = chance.randbytes(chance.randint(*sizes))
+        hard_state = HardState(term=1, vote=None, commit_index=index - 1, high_index=index)
+        journal.commit([Append(((command, index, 1),)), SetHardState(hard_state)])
+        content = (tmp_path / "journal" / "data.mdb").read_bytes()
+        pages = [content[place : place + page_bytes] for place in range(0, len(content), page_bytes)]
+        written += sum(page not in before[number : number + 1] for number, page in enumerate(pages))
+        assert journal._environment is not None
+        needed += journal._environment.stat()["depth"] + 2
+        before = pages
+    leaves = written - needed + 100
+    assert leaves < 1.6 * 100, f"{leaves / 100:.2f} leaves a commit"
+    recovered = journal.recover()
+    assert (recovered.last.index, recovered.boot_count, dict(recovered.peers)) == (101, 1, peers)
 
 
 def test_one_commit_sweeps_a_bounded_number_of_trimmed_entries(
