@@ -54,7 +54,8 @@ class LmdbJournal:
 
     def __init__(self, environment: lmdb.Environment) -> None:
         self._environment: lmdb.Environment | None = environment
-        self._newest = NewestLeaf(environment, names_behind=layout.NAMES_BEHIND_ENTRIES)
+        with lmdb_errors("journal"):
+            self._newest = NewestLeaf(environment, names_behind=layout.NAMES_BEHIND_ENTRIES)
         self._has_failed = False
 
     @classmethod

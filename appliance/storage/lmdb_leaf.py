@@ -19,7 +19,7 @@ NODE_BYTES: Final = 10
 """Of a record beside its key and value: its header, and its place in the page's index."""
 
 FEW: Final = 6
-"""Where more entries than these fit on a leaf, LMDB splits in front of the newest or further on its left."""
+"""Where more entries than these fit on a leaf, LMDB splits it in front of the newest, or left of that, by itself."""
 
 
 class NewestLeaf:
@@ -67,7 +67,10 @@ class NewestLeaf:
         *,
         padding: bytes,
     ) -> None:
-        """Wherever they lie. One leaf more, and the entry is the first on it."""
+        """The same, wherever those behind it lie: taken out, they come back beside it.
+
+        Is there one leaf more, then the entry is the first on it.
+        """
         leaves_before = self._count_leaves(transaction)
         transaction.put(key, record + padding)
         for name, _ in behind:
