@@ -2,8 +2,9 @@
 
 Invariant: nothing here changes what the journal holds, only how many pages a commit writes.
 LMDB may split a full leaf behind a new record. The journal's state then lies on a leaf of its own from there on, and
-each commit writes both: a fifth of its pages (tests/storage/test_lmdb.py). So an entry that does not fit beside them is
-first put with as many bytes more as they take: that makes LMDB split in front of it, and they follow it.
+each commit writes both: a fifth of its pages (tests/storage/test_lmdb.py). So an entry for which there is no room
+beside them is first put with as many bytes more as they take: LMDB then splits in front of it, mostly, and they follow.
+An entry that is almost too large for a leaf is put as it is.
 Committer's thread.
 """
 
@@ -18,8 +19,11 @@ PAGE_HEADER_BYTES: Final = 16
 NODE_BYTES: Final = 10
 """Of a record beside its key and value: its header, and its place in the page's index."""
 
-FEW: Final = 6
-"""Where more entries than these fit on a leaf, LMDB splits it in front of the newest, or left of that, by itself."""
+NEEDS_NO_CARE: Final = 6
+"""Of entries of which more than these fit on a leaf, LMDB takes the newest along with those behind it by itself."""
+
+LEAST_FILLED: Final = 4
+"""When a record is deleted, a leaf filled to less than this part gets the last entry of the leaf before."""
 
 
 class NewestLeaf:
@@ -33,57 +37,54 @@ class NewestLeaf:
         """Larger ones have pages of their own."""
 
         self._used: int | None = None
-        """Bytes that entries take on the leaf; None: not known."""
+        """Bytes that entries take on the leaf; None: not known. Where it is wrong, a leaf is split as if by LMDB alone,
+        until the next one that is full by this count."""
 
     def forget(self) -> None:
         """Entries were deleted: what lies on the leaf is not known any more."""
         self._used = None
 
     def put(self, transaction: lmdb.Transaction[memoryview], key: bytes, record: bytes) -> None:
+        needed, used, self._used = _node_bytes(key, record), self._used, None
+        if not self._room / NEEDS_NO_CARE < needed <= self._node_max:
+            transaction.put(key, record)
+            return
         behind = [
             (name, bytes(value)) for name in self._names if (value := transaction.get(name)) is not None
         ]
-        needed = _node_bytes(key, record)
         needed_behind = sum(_node_bytes(name, value) for name, value in behind)
-        if not self._room / FEW < needed <= self._node_max - needed_behind:
+        padding = max(needed_behind, self._room // LEAST_FILLED + NODE_BYTES - needed)
+        if used is not None and used + needed + needed_behind <= self._room:
             transaction.put(key, record)
-            self._used = None
-        elif self._used is None:
-            self._gather(transaction, key, record, behind, padding=bytes(needed_behind))
-        elif self._used + needed + needed_behind <= self._room:
-            transaction.put(key, record)
-            self._used += needed
+            self._used = used + needed
+        elif needed + padding <= self._node_max:
+            leaves_before = self._count_leaves(transaction)
+            _gather(transaction, key, record, behind, padding=bytes(padding))
+            if self._count_leaves(transaction) > leaves_before:
+                self._used = needed
         else:
-            transaction.put(key, record + bytes(needed_behind))
             transaction.put(key, record)
-            self._used = needed
-
-    def _gather(
-        self,
-        transaction: lmdb.Transaction[memoryview],
-        key: bytes,
-        record: bytes,
-        behind: list[tuple[bytes, bytes]],
-        *,
-        padding: bytes,
-    ) -> None:
-        """The same, wherever those behind it lie: taken out, they come back beside it.
-
-        Is there one leaf more, then the entry is the first on it.
-        """
-        leaves_before = self._count_leaves(transaction)
-        transaction.put(key, record + padding)
-        for name, _ in behind:
-            transaction.delete(name)
-        transaction.put(key, record)
-        for name, value in behind:
-            transaction.put(name, value)
-        if self._count_leaves(transaction) > leaves_before:
-            self._used = _node_bytes(key, record)
 
     def _count_leaves(self, transaction: lmdb.Transaction[memoryview]) -> int:
         count: int = transaction.stat(self._database)["leaf_pages"]
         return count
+
+
+def _gather(
+    transaction: lmdb.Transaction[memoryview],
+    key: bytes,
+    record: bytes,
+    behind: list[tuple[bytes, bytes]],
+    *,
+    padding: bytes,
+) -> None:
+    """Wherever the records behind lie: taken out, they come back to the leaf on which the entry has found room."""
+    transaction.put(key, record + padding)
+    for name, _ in behind:
+        transaction.delete(name)
+    transaction.put(key, record)
+    for name, value in behind:
+        transaction.put(name, value)
 
 
 def _node_bytes(key: bytes, value: bytes) -> int:

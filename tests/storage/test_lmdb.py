@@ -176,19 +176,25 @@ def test_errors_of_lmdb_are_translated_by_what_they_mean() -> None:
 
 
 @pytest.mark.parametrize(
-    "sizes",
+    ("first", "sizes"),
     [
-        (100, 100),
-        (600, 600),
-        (950, 950),
-        (1_000, 1_000),
-        (1_240, 1_240),
-        (1_300, 1_300),
-        (900, 1_290),
-        (200, 1_600),
+        ([], (100, 100)),
+        ([], (600, 600)),
+        ([], (780, 780)),
+        ([], (700, 850)),
+        ([], (950, 950)),
+        ([], (1_000, 1_000)),
+        ([], (1_240, 1_240)),
+        ([], (1_300, 1_300)),
+        ([], (900, 1_290)),
+        ([], (200, 1_600)),
+        ([60] * 5, (1_280, 1_280)),
+        ([100] * 25 + [650], (1_000, 1_000)),
     ],
 )
-def test_a_commit_writes_one_leaf_for_its_entry_and_the_state(tmp_path: Path, sizes: tuple[int, int]) -> None:
+def test_a_commit_writes_one_leaf_for_its_entry_and_the_state(
+    tmp_path: Path, first: list[int], sizes: tuple[int, int]
+) -> None:
     """And the pages above it, the list of free pages and the meta page; two leaves where one is split."""
     journal = LmdbJournal.create(tmp_path / "journal", map_bytes=64 * MIB)
     journal.begin_boot()
@@ -199,10 +205,10 @@ def test_a_commit_writes_one_leaf_for_its_entry_and_the_state(tmp_path: Path, si
     before: list[bytes] = []
     written = needed = 0
     for index in range(2, 102):
-        if index == 50:
+        if index == 10:
             journal.close()
             journal = LmdbJournal.open(tmp_path / "journal", map_bytes=64 * MIB)
-        command = chance.randbytes(chance.randint(*sizes))
+        command = chance.randbytes(first[index - 2] if index - 2 < len(first) else chance.randint(*sizes))
         hard_state = HardState(term=1, vote=None, commit_index=index - 1, high_index=index)
         journal.commit([Append(((command, index, 1),)), SetHardState(hard_state)])
         content = (tmp_path / "journal" / "data.mdb").read_bytes()
