@@ -295,10 +295,11 @@ class RetentionKeeper:
             self._space.nothing_to_drop()
             self._pause()
             return
-        node, before = self._node, oldest.before
-        self._oldest = [(sensor, metric, before) for sensor, metric in oldest.series]
-        self._deleted_bytes = oldest.size_bytes
-        node.events.record("dropped_oldest", node.engine.term, node.log.last_index, before_unix_nano=before)
+        node = self._node
+        self._oldest, self._deleted_bytes = oldest.drops, oldest.size_bytes
+        node.events.record(
+            "dropped_oldest", node.engine.term, node.log.last_index, before_unix_nano=oldest.before
+        )
         self._space.dropped()
         node.request_wake()
 

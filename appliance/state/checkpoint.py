@@ -50,7 +50,7 @@ from appliance.state.producers import Producer
 from appliance.state.purge import Purged, purge
 from appliance.state.results import EntryOutcome, KeyRecord
 from appliance.state.series import Chunk, HeadView, Series
-from appliance.state.series_table import cost_bytes
+from appliance.state.series_table import cost_bytes, id_of
 from appliance.state.superseded import supersede
 from appliance.state.sweep import chunk_from
 from appliance.state.tables import Tables
@@ -240,7 +240,7 @@ def begin_capture(tables: Tables, *, page_bytes: int) -> CheckpointWork:
         meta=Meta(keys.revision, tables.elapsed_ns, series.next_id, producers.uses),
         position=tables.position,
         series=series.moments.begin(
-            series.dirty, lambda one: _capture_series(one, target, is_renamed=one in renamed), _id_of
+            series.dirty, lambda one: _capture_series(one, target, is_renamed=one in renamed), id_of
         ),
         producers=producers.moments.begin(changed, _producer_record, lambda one: one.producer_id),
         keys={key: keys.records.get(key) for key in keys.dirty},
@@ -309,10 +309,6 @@ def restore_tables(tables: Tables, reader: StoreReader) -> None:
 def read_outcome(reader: StoreReader, index: int) -> EntryOutcome:
     record = reader.get("outcomes", encode_id(index))
     return EntryOutcome(index) if record is None else decode_outcome(encode_id(index), record)
-
-
-def _id_of(series: Series) -> int:
-    return series.series_id
 
 
 def _producer_record(producer: Producer) -> Record:

@@ -34,7 +34,8 @@ class Moments(Generic[Item]):
     ) -> Moment[Item, Taken]:
         """take: None leaves the item out. key: the order of results. Take all of it, or close it.
 
-        number: ascends along items. For very many: a set made of a list of 100,000 holds the loop for 10 ms.
+        number: each item's own, ascending along items. It stands for a set of them, which for 100,000 takes 10 ms of
+        the loop to make; an item whose number lies between theirs may then be taken for nothing.
         """
         moment = Moment(items, take, key, number, self._open.remove)
         self._open.append(moment)
@@ -112,7 +113,7 @@ class Moment(Generic[Item, Taken]):
     def results(self) -> Iterator[Taken]:
         """What was taken, in order, once; on any thread when all of it was. Each is forgotten as it is given.
 
-        To give up a hundred thousand in one piece would hold all threads for 20 ms.
+        To free a hundred thousand in one piece would hold all threads for 20 ms.
         """
         runs, self._runs = self._runs, []
         return map(_SECOND, heapq.merge(*map(_drain, runs), key=_FIRST))

@@ -56,10 +56,10 @@ def bytes_of(series: Series, droppable_before: int) -> SeriesBytes | None:
 
 
 class Oldest(NamedTuple):
-    """What to drop: before a time, of these series. size_bytes: of those that go whole."""
+    """What to drop. drops: sensor, metric, and before which time: the same. size_bytes: of series that go whole."""
 
     before: int
-    series: list[tuple[str, str]]
+    drops: list[tuple[str, str, int]]
     size_bytes: int
 
 
@@ -71,9 +71,13 @@ def choose_oldest(
     before = oldest_time_to_free(found, reader, share=share, now=now)
     if before is None:
         return None
-    series = [(one.sensor, one.metric) for one in found if one.first_time < min(before, one.droppable_before)]
+    drops = [
+        (one.sensor, one.metric, before)
+        for one in found
+        if one.first_time < min(before, one.droppable_before)
+    ]
     size_bytes = sum(one.size_bytes for one in found if one.last_time < before)
-    return Oldest(before, series, size_bytes) if series else None
+    return Oldest(before, drops, size_bytes) if drops else None
 
 
 def oldest_time_to_free(

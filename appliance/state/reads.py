@@ -11,6 +11,7 @@ from appliance.state.oldest import SeriesBytes, bytes_of
 from appliance.state.results import KeyRecord, SeriesInfo, SeriesLatest
 from appliance.state.retention import Retention
 from appliance.state.series import Series
+from appliance.state.series_table import id_of
 from appliance.state.tables import Tables
 
 
@@ -74,7 +75,7 @@ class StateReads:
         table, droppable_before = self._tables.series, self._tables.retention.droppable_before
         return table.begin_all(
             lambda series: bytes_of(series, droppable_before(series)),
-            lambda series: series.series_id,
+            id_of,
         )
 
     def producer_highest(self, producer_id: str) -> int:

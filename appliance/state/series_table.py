@@ -92,7 +92,7 @@ class SeriesTable:
         self, take: Callable[[Series], Taken | None], key: Callable[[Series], Any]
     ) -> Moment[Series, Taken]:
         """Every series there is now, a slice a turn."""
-        return self.moments.begin(self.by_name.values(), take, key, lambda series: series.series_id)
+        return self.moments.begin(self.by_name.values(), take, key, id_of)
 
     def write(self, columns: list[tuple[command_pb2.SeriesColumns, Columns]]) -> None:
         """Append what decode_write gave. Raises NotApplied, with nothing changed."""
@@ -250,6 +250,10 @@ def cost_bytes(series: Series) -> int:
 
 def name_of(series: Series) -> Key:
     return series.sensor, series.metric
+
+
+def id_of(series: Series) -> int:
+    return series.series_id
 
 
 def decode_write(write: command_pb2.WriteReadings) -> list[tuple[command_pb2.SeriesColumns, Columns]]:

@@ -65,6 +65,15 @@ def test_nothing_is_taken_twice_and_what_is_new_is_not_taken() -> None:
     assert sorted(map(number_of, taken)) == list(range(10))
 
 
+def test_what_lies_between_the_items_and_is_none_of_them_is_not_seen() -> None:
+    moments: Moments[Item] = Moments()
+    moment = begin([Item(number) for number in (0, 2, 4)], moments=moments)
+    moments.before_change(Item(1))
+    while not moment.capture_some(2):
+        moments.before_change(Item(3))
+    assert [taken.seen for taken in moment.results()] == [(4, 0), (2, 0), (0, 0)]
+
+
 def test_to_begin_hashes_no_item_that_has_a_number() -> None:
     Item.hashed = 0
     begin([Item(place) for place in range(10)])

@@ -121,6 +121,6 @@ def test_what_goes_are_the_series_that_hold_something_older_which_may_go() -> No
     found[place] = found[place]._replace(droppable_before=NOW - YEAR)
     chosen = choose_oldest(iter(found), node.store.reader(), share=0.05, now=NOW)
     assert chosen is not None
-    assert [sensor for sensor, _ in chosen.series] == ["s0", "s1", "old"]
+    assert chosen.drops == [(sensor, "m", chosen.before) for sensor in ("s0", "s1", "old")]
     whole = sum(one.size_bytes for one in found if one.last_time < chosen.before)
     assert chosen.size_bytes == whole > 0
