@@ -1,9 +1,9 @@
 """A node of nothing but the parts that are given: gRPC's Python package, protobuf, LMDB, an interpreter on uvloop.
 
 It takes Write and StreamWrite from clients, forwards what comes to a follower, sends one batch at a time to the
-others, has it committed by LMDB on a thread of its own, counts a majority, answers. No Raft, no state, no checks: what
-it cannot do on a machine nothing can that is made of these parts. Nodes speak over the product's own connections, or
-with --grpc through gRPC. For the benchmark only; node 0 leads.
+others, has it committed by LMDB on a thread of its own, counts a majority, answers, and tells who watches. No Raft, no
+state, no filters, no checks: what it cannot do on a machine nothing can that is made of these parts. Nodes speak over
+the product's own connections, or with --grpc through gRPC. For the benchmark only; node 0 leads.
 
 Invariant: an answer leaves after two of three nodes have the batch on disk, as in the real thing.
 """
@@ -35,7 +35,7 @@ from raftberry.v1 import reading_pb2
 
 EXCHANGE: Final = "/bare/Exchange"
 _HEAD: Final = struct.Struct("<cBQ")
-"""Kind, sender, number. A: append, K: on disk, F: forward, D: done."""
+"""Kind, sender, number. A: append, K: on disk, F: forward, D: done, W: has watchers, C: committed."""
 
 Then = Callable[[int], None]
 """Called with the index under which it is durable."""
@@ -112,6 +112,9 @@ class Bare:
         self._number = self._durable_count = 0
         self._is_due = False
         self._forwarded: dict[int, list[Then]] = {}
+        self._watchers: list[Outbox] = []
+        self._watching_places: set[int] = set()
+        self._uncommitted = (0, b"")
 
     async def connect(self, peers: list[str], make: type[Link | GrpcLink]) -> None:
         for place, address in enumerate(peers):
@@ -124,15 +127,27 @@ class Bare:
         self._queue.append((data, then))
         self._wake()
 
+    def watch(self, call: Call) -> None:
+        outbox = Outbox(call)
+        self._watchers.append(outbox)
+        call.on_abandon = partial(self._watchers.remove, outbox)
+        if self._me:
+            self._send(0, b"W", 0)
+
     def on_message(self, message: bytes) -> None:
         kind, sender, number = _HEAD.unpack_from(message)
         data = message[_HEAD.size :]
         if kind == b"A":
+            self._uncommitted = (number, data)
             self._disk.commit(number, data, partial(self._send, sender, b"K", number))
         elif kind == b"K":
             self._is_durable(number)
         elif kind == b"F":
             self.submit(data, lambda index: self._send(sender, b"D", number, index.to_bytes(8, "little")))
+        elif kind == b"W":
+            self._watching_places.add(sender)
+        elif kind == b"C":
+            self._tell(number)
         else:
             for then in self._forwarded.pop(number):
                 then(int.from_bytes(data, "little"))
@@ -154,7 +169,7 @@ class Bare:
             self._forwarded[self._number] = waiting
             self._send(0, b"F", self._number, data)
             return
-        self._round, self._durable_count = waiting, 0
+        self._round, self._durable_count, self._uncommitted = waiting, 0, (self._number, data)
         for place in self._links:
             self._send(place, b"A", self._number, data)
         self._disk.commit(self._number, data, partial(self._is_durable, self._number))
@@ -165,21 +180,50 @@ class Bare:
         self._durable_count += 1
         if self._durable_count == 2:
             waiting, self._round = self._round, []
+            for place in self._watching_places:
+                self._send(place, b"C", number)
             for then in waiting:
                 then(number)
+            self._tell(number)
             self._go_on()
+
+    def _tell(self, number: int) -> None:
+        if not self._watchers or self._uncommitted[0] != number:
+            return
+        # Requests one after the other are one request with the readings of all.
+        readings = reading_pb2.WriteRequest.FromString(self._uncommitted[1]).readings
+        message = reading_pb2.WatchResponse(index=number, readings=readings).SerializeToString()
+        for watcher in self._watchers:
+            watcher.push(message)
 
     def _send(self, place: int, kind: bytes, number: int, data: bytes = b"") -> None:
         self._links[place].send(_HEAD.pack(kind, self._me, number) + data)
 
 
+class Outbox:
+    """Messages to one client, the next when the one before has left."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._waiting: deque[bytes] = deque()
+        self._is_sending = False
+
+    def push(self, message: bytes) -> None:
+        self._waiting.append(message)
+        if not self._is_sending:
+            self._sent(True)
+
+    def _sent(self, is_taken: bool) -> None:
+        self._is_sending = is_taken and bool(self._waiting)
+        if self._is_sending:
+            self._call.send(self._waiting.popleft(), self._sent)
+
+
 class Stream:
-    """StreamWrite: answers in the order of the requests, the next when the one before has left."""
+    """StreamWrite: answers in the order of the requests."""
 
     def __init__(self, node: Bare, call: Call) -> None:
-        self._node, self._call = node, call
-        self._ready: deque[bytes] = deque()
-        self._is_sending = False
+        self._node, self._call, self._outbox = node, call, Outbox(call)
 
     @classmethod
     def begin(cls, node: Bare, call: Call) -> None:
@@ -194,19 +238,14 @@ class Stream:
         self._call.receive(self._received)
 
     def _answer(self, sequence: int, index: int) -> None:
-        self._ready.append(
+        self._outbox.push(
             reading_pb2.StreamWriteResponse(sequence=sequence, index=index, term=1).SerializeToString()
         )
-        self._send_on()
 
-    def _send_on(self) -> None:
-        if self._ready and not self._is_sending:
-            self._is_sending = True
-            self._call.send(self._ready.popleft(), self._sent)
 
-    def _sent(self, _is_sent: bool) -> None:
-        self._is_sending = False
-        self._send_on()
+def _watch(node: Bare, call: Call) -> None:
+    """Of all that is written, whatever is asked for."""
+    call.receive(lambda _request: node.watch(call))
 
 
 def _write(node: Bare, raw: bytes, call: Call) -> None:
@@ -253,6 +292,7 @@ async def _serve(me: int, clients: str, peers: list[str], folder: Path, *, is_gr
     writes = {
         "Write": Immediate(partial(_write, node)),
         "StreamWrite": ImmediateStream(partial(Stream.begin, node)),
+        "Watch": ImmediateStream(partial(_watch, node)),
     }
     server = Server((_service("raftberry.v1.ReadingService", writes),))
     server.listen(clients)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from benchmarks import writing
+from benchmarks import reading, writing
 from benchmarks.client import PROGRAM, Load
 from benchmarks.figures import Figures
 from benchmarks.systems import make
@@ -21,6 +21,7 @@ FLUSHES: Final = 200
 DISK: Final = "disk"
 ECHO: Final = "echo"
 PARTS: Final = "bare"
+PARTS_TITLE: Final = "nothing but the given parts: "
 PARTS_LOADS: Final = tuple(
     load for load in (*writing.UNARY, *writing.STREAM) if load.key in ("unary-1", "unary-64", "stream-1-deep")
 )
@@ -78,17 +79,18 @@ def measure_echo(figures: Figures, *, seconds: float) -> None:
         server.wait()
 
 
-def measure_parts(figures: Figures, folder: Path, *, seconds: float) -> None:
+def measure_parts(figures: Figures, folder: Path, *, seconds: float, events: int) -> None:
     """What no design can do better that is made of these parts (bare.py). Nothing can be read back."""
     system = make(PARTS, folder / PARTS)
     system.start()
     try:
         for number, load in enumerate(PARTS_LOADS):
-            alone = replace(load, key=f"parts-{load.key}", title=f"nothing but the given parts: {load.title}")
+            alone = replace(load, key=f"parts-{load.key}", title=f"{PARTS_TITLE}{load.title}")
             extent = ("--seconds", seconds, "--skip-read-back")
             writing.measure(
                 figures, system, folder, alone, extent, first_series=number * writing.SERIES_APART
             )
+        reading.measure_watchers(figures, system, events=events, key="parts-", title=PARTS_TITLE)
     finally:
         system.stop()
         shutil.rmtree(folder / PARTS, ignore_errors=True)

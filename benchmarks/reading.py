@@ -71,12 +71,13 @@ def _between_looks(figures: Figures, system: System, load: str, title: str, *opt
     return result
 
 
-def measure_watchers(figures: Figures, system: System, *, events: int) -> None:
+def measure_watchers(
+    figures: Figures, system: System, *, events: int, key: str = "", title: str = ""
+) -> None:
+    """key and title: what those of each load begin with."""
     for number, watchers in enumerate(WATCHERS):
-        load, title = (
-            f"watch-{watchers}",
-            f"watch, {watchers:,} watcher{'s' * (watchers > 1)}: write to last event",
-        )
+        load = f"{key}watch-{watchers}"
+        what = f"{title}watch, {watchers:,} watcher{'s' * (watchers > 1)}: write to last event"
         try:
             client = Load(
                 *(
@@ -92,8 +93,8 @@ def measure_watchers(figures: Figures, system: System, *, events: int) -> None:
             )
             result = client.result()
         except ClientFailed as failure:
-            figures.fail(load, title, system.name, str(failure))
+            figures.fail(load, what, system.name, str(failure))
             continue
-        figures.note(load, title, "p50", system.name, result["p50_ms"])
-        figures.note(load, title, "p99", system.name, result["p99_ms"])
-        figures.note(load, title, "client", system.name, result["client_cpu_share"] * 100)
+        figures.note(load, what, "p50", system.name, result["p50_ms"])
+        figures.note(load, what, "p99", system.name, result["p99_ms"])
+        figures.note(load, what, "client", system.name, result["client_cpu_share"] * 100)

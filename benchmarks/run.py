@@ -115,7 +115,9 @@ class Run:
         floor.measure_disk(self.figures, self.folder)
         floor.measure_echo(self.figures, seconds=self.scale.seconds)
         for _ in range(self.scale.rounds):
-            floor.measure_parts(self.figures, self.folder, seconds=self.scale.seconds)
+            floor.measure_parts(
+                self.figures, self.folder, seconds=self.scale.seconds, events=self.scale.events
+            )
 
     def _in_rounds(
         self, rounds: int, part: str, names: Sequence[str], measure: Callable[[System], None]

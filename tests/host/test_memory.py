@@ -92,6 +92,28 @@ def test_what_a_start_has_loaded_is_the_measure_from_then_on(monkeypatch: pytest
         gc.callbacks.remove(survivors.collected)
 
 
+def test_what_comes_after_a_start_is_looked_at_in_small_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python would wait for a quarter of what the start had left, and look at all of that at once."""
+    survivors = Survivors()
+    monkeypatch.setattr(memory, "_survivors", survivors)
+    thresholds = gc.get_threshold()
+    gc.disable()
+    loaded = [[number] for number in range(400_000)]
+    gc.callbacks.append(survivors.collected)
+    passes: list[int] = []
+    try:
+        settle()
+        gc.callbacks.append(lambda phase, info: passes.append(info["generation"]))
+        gc.set_threshold(*memory.YOUNG)
+        gc.enable()
+        more = [[number] for number in range(30_000)]
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.pop()
+        gc.callbacks.remove(survivors.collected)
+    assert passes.count(memory.OLDEST) >= 4, len(loaded) + len(more)
+
+
 def test_passes_over_the_young_freeze_nothing() -> None:
     Survivors().collected("stop", {"generation": 1})
     Survivors().collected("start", OLDEST)
