@@ -73,10 +73,7 @@ class StateReads:
     def begin_survey(self) -> Moment[Series, SeriesBytes]:
         """What each series holds that may go, in the order in which they were created."""
         table, droppable_before = self._tables.series, self._tables.retention.droppable_before
-        return table.begin_all(
-            lambda series: bytes_of(series, droppable_before(series)),
-            id_of,
-        )
+        return table.begin_all(lambda series: bytes_of(series, droppable_before(series)), id_of)
 
     def producer_highest(self, producer_id: str) -> int:
         """The highest sequence that took effect; 0: the producer is not known."""
