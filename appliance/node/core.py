@@ -263,7 +263,7 @@ class NodeCore:
     # the cycle -------------------------------------------------------------------------------------------
 
     def cycle(self) -> None:
-        """Do all there is to do now. Called after anything arrived, and at `next_wake_ns`."""
+        """Do what somebody waits for. Called after anything arrived, and at `next_wake_ns`; `upkeep` follows soon."""
         if self.quarantine_reason:
             return
         now = self.clock.monotonic_ns()
@@ -274,9 +274,19 @@ class NodeCore:
         self.writes.cycle(now, founded=bool(self.state.members()))
         self.engine.release_news(is_urgent=self._take_urgency())
         self.barriers.cycle(now)
+        self.engine.begin_reads()
+        self.pipeline.flush()
+        self._follow_members()
+        if self.engine.applied_index < self.engine.commit_index:
+            self.request_wake()
+
+    def upkeep(self) -> None:
+        """The rest, a slice of each: behind the answers, the watchers and the commit that the cycle brought."""
+        if self.quarantine_reason:
+            return
+        now = self.clock.monotonic_ns()
         self.changes.cycle(now)
         self.levels.cycle(now)
-        self.engine.begin_reads()
         self.sender.cycle()
         self.receiver.cycle()
         self.housekeeping.cycle()
@@ -285,9 +295,6 @@ class NodeCore:
             self.log.remember_peers(self.acquaintances.memory())
         self.pipeline.flush()
         self._snapshot_answers.release()
-        self._follow_members()
-        if self.engine.applied_index < self.engine.commit_index:
-            self.request_wake()
 
     def _take_urgency(self) -> bool:
         """Somebody waits on another node for what was committed here."""

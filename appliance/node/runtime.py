@@ -56,7 +56,7 @@ class Node:
         self._core, self._workers, self._on_fatal = core, workers, on_fatal
         workers.guarded = self._take_result
         self._loop = asyncio.get_running_loop()
-        self._is_cycle_due = False
+        self._is_cycle_due = self._is_upkeep_due = False
         self._is_stopped = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
@@ -131,10 +131,17 @@ class Node:
         self._is_cycle_due = False
         if self._is_stopped:
             return
-        began_ns = self._core.clock.monotonic_ns()
-        self.guarded(self._core.cycle)
-        self.cycled_ns = self._core.clock.monotonic_ns()
-        self.turns.observe("cycle", self.cycled_ns - began_ns)
+        self.cycled_ns = self._turn("cycle", self._core.cycle)
+        if not self._is_upkeep_due:
+            # Behind the answers and the watchers, which the cycle put on the loop before it.
+            self._is_upkeep_due = True
+            self._loop.call_soon(self._upkeep)
+
+    def _upkeep(self) -> None:
+        self._is_upkeep_due = False
+        if self._is_stopped:
+            return
+        self._turn("cycle", self._core.upkeep)
         self._set_timer(self._core.next_wake_ns())
 
     def _set_timer(self, at_ns: int) -> None:
@@ -153,9 +160,15 @@ class Node:
 
     def _take_result(self, call: Callable[[], None]) -> None:
         """Of a thread's work."""
+        self._turn("result", call)
+
+    def _turn(self, kind: str, call: Callable[[], None]) -> int:
+        """Returns when it ended."""
         began_ns = self._core.clock.monotonic_ns()
         self.guarded(call)
-        self.turns.observe("result", self._core.clock.monotonic_ns() - began_ns)
+        ended_ns = self._core.clock.monotonic_ns()
+        self.turns.observe(kind, ended_ns - began_ns)
+        return ended_ns
 
     def guarded(self, call: Callable[[], None]) -> None:
         """Damage puts the node into quarantine; anything else unexpected ends the process (H11)."""

@@ -201,6 +201,7 @@ class Cluster:
         machine.is_woken = False
         machine.cycle_count += 1
         machine.core.cycle()
+        machine.core.upkeep()
         machine.wake_ns = max(machine.core.next_wake_ns(), self.clock.now_ns + MILLISECOND_NS)
 
     def run_for(self, duration_ms: int) -> None:

@@ -105,7 +105,7 @@ def test_the_memory_of_deleted_series_is_given_up_a_slice_a_turn() -> None:
         table: SeriesTable = state._tables.series
         state.apply(state.position.index + 1, state.position.term, _entry(delete_series("s*", "*")))
         assert (state.series_count, state.reading_count, len(table._gone)) == (0, 0, SERIES)
-        leader.core.cycle()
+        leader.core.upkeep()
         assert len(table._gone) == SERIES - ITEMS_PER_TURN
         assert leader.is_woken
         made.run_for(50)
@@ -152,11 +152,11 @@ def test_a_checkpoint_holds_what_was_there_when_it_began(monkeypatch: pytest.Mon
         expected, position = core.state.hash(core.store.snapshot()), core.state.position
         leader.workers.is_stalled = True
         core.checkpoint(lambda _: None)
-        core.cycle()
+        core.upkeep()
         leader.workers.is_stalled = False
         core.state.apply(position.index + 1, position.term, _entry(write_all(SERIES, time=2)))
         for _ in range(SERIES // ITEMS_PER_TURN + 2):
-            core.cycle()
+            core.upkeep()
         leader.workers.run()
         with core.store.snapshot() as reader:
             restored = StateMachine.restore(reader)

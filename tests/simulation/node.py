@@ -27,6 +27,8 @@ from tests.simulation.lmdb_disk import LmdbDisk, open_disk
 from tests.simulation.schedule import MICROSECOND_NS, MILLISECOND_NS, Action, MachineClock, Schedule
 
 WAKE_US_MAX = (40, 300, 2_000)
+UPKEEP_AFTER_NS = 20 * MICROSECOND_NS
+"""Behind a cycle: what comes meanwhile is in between."""
 
 
 class Watcher(Protocol):
@@ -152,7 +154,7 @@ class Process:
         self.incarnation = machine.start_count
         self._missed: deque[Action] = deque()
         self._resumed_ns: int | None = None
-        self._is_cycle_due = False
+        self._is_cycle_due = self._is_upkeep_due = False
         self._timer_ns: int | None = None
         self._due_ns = 0
         self._seen: tuple[object, ...] = ()
@@ -262,6 +264,13 @@ class Process:
         self._is_cycle_due = False
         self.cycle_count += 1
         self.core.cycle()
+        if not self._is_upkeep_due:
+            self._is_upkeep_due = True
+            self._schedule.after(UPKEEP_AFTER_NS, lambda: self.call(self._upkeep))
+
+    def _upkeep(self) -> None:
+        self._is_upkeep_due = False
+        self.core.upkeep()
         if self.core.quarantine_reason:
             return
         clock = self.machine.clock
