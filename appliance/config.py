@@ -13,7 +13,7 @@ import socket
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, get_args, get_origin
 
 import msgspec
 
@@ -227,7 +227,9 @@ def _convert(source: str, section: str, key: str, value: object, *, is_text: boo
             value = parse_members(value)
         return msgspec.convert(value, fields[key].type, strict=not is_text, dec_hook=_parse_unit)
     except (msgspec.ValidationError, ValueError) as error:
-        raise ConfigurationError(f"{source}: {section}.{key}: {error}") from error
+        choices = get_args(fields[key].type) if get_origin(fields[key].type) is Literal else ()
+        problem = f"{value!r} is not one of {', '.join(choices)}" if choices else str(error)
+        raise ConfigurationError(f"{source}: {section}.{key}: {problem}") from error
 
 
 def _parse_unit(kind: type, value: object) -> object:
@@ -288,6 +290,17 @@ def _check_addresses(addresses: Mapping[str, str], *, is_plaintext_allowed: bool
 
 def _check_members(config: Config) -> None:
     members = config.cluster.initial_members
+    own = members.get(config.node.name, "")
+    if (
+        own
+        and config.peer.address == AUTO
+        and not is_loopback(split_address(own, what="cluster.initial_members")[0])
+    ):
+        raise ConfigurationError(
+            f"cluster.initial_members: this node is {own}, but listens for the others on "
+            f"{config.listening('').peer.address} only; set peer.address (--peer-address 0.0.0.0:PORT), and "
+            "client.address where clients are on other machines"
+        )
     if config.peer.advertise:
         split_address(config.peer.advertise, what="peer.advertise")
     owners: dict[str, str] = {}

@@ -45,7 +45,7 @@ class ConditionFailed(NotApplied):
 
 
 class SequenceTooOld(NotApplied):
-    """The sequence lies below the producer's window: whether it was applied is no longer known."""
+    """The sequence lies below the producer's window: this request did nothing, an earlier one with it may have."""
 
 
 class SequenceReused(NotApplied):

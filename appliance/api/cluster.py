@@ -19,7 +19,7 @@ from appliance.api.calls import (
     unary,
 )
 from appliance.api.port import Node
-from appliance.errors import ConditionFailed, NoLeader
+from appliance.errors import ConditionFailed, InvalidArgument, NoLeader
 from appliance.model import Configuration, Member
 from appliance.state.membership import (
     AddLearner,
@@ -126,6 +126,8 @@ class ClusterService:
         return member.name
 
     def _find(self, text: str) -> Member:
+        if not text:
+            raise InvalidArgument("member", "empty; give a member's name, number or id")
         configuration = self._node.configuration
         if not configuration.members:
             alarms = "; ".join(self._node.status().alarms)

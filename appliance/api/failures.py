@@ -89,7 +89,8 @@ def _verdict(error: BaseException) -> Verdict:
 def _details(
     error: BaseException, verdict: Verdict
 ) -> list[error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo]:
-    outcome = NOT_APPLIED if isinstance(error, errors.NotApplied) else OUTCOME_UNKNOWN
+    is_known = isinstance(error, errors.NotApplied) and not isinstance(error, errors.SequenceTooOld)
+    outcome = NOT_APPLIED if is_known else OUTCOME_UNKNOWN
     info = error_details_pb2.ErrorInfo(reason=verdict.reason, domain=DOMAIN, metadata={"outcome": outcome})
     details: list[
         error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo

@@ -69,7 +69,9 @@ class AccessService:
         )
         if not (record.write or record.read or record.key_write or record.key_read or record.is_operator):
             raise InvalidArgument(
-                "rights", "none; a token that may do nothing is of no use: name at least one"
+                "rights",
+                "none; a token that may do nothing is of no use: name at least one of write, read, key_write, "
+                "key_read and operator",
             )
         operation = command_pb2.Operation(create_token=token_message(record))
         outcome = await self._node.write(operation, deadline_ns=deadline_ns(context))

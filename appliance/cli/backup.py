@@ -13,7 +13,7 @@ import click
 
 from appliance.cli.common import connect, connection_options, note, output_option
 from appliance.cli.files import whole_file
-from appliance.cli.output import emit_one, human_size
+from appliance.cli.output import emit_one
 from appliance.cli.times import format_time
 from appliance.client.methods import BACKUP
 from appliance.clock import system_random
@@ -71,8 +71,7 @@ def backup_command(
         reader = BackupReader(received)
         tables = Counter(table for table, _, _ in reader.records())
     emit_one(
-        _described(reader, tables)
-        | {"file": click.format_filename(file), "size": human_size(received.size_bytes)},
+        _described(reader, tables) | {"file": click.format_filename(file), "size_bytes": received.size_bytes},
         output,
     )
 
@@ -98,7 +97,7 @@ def restore_command(
     Example: raftberry restore raftberry.backup --replace
     """
     with file.open("rb") as source:
-        reader = BackupReader(source)
+        reader = BackupReader(source, where=click.format_filename(file))
         if check:
             tables = Counter(table for table, _, _ in reader.records())
             emit_one(_described(reader, tables) | {"file": click.format_filename(file)}, output)

@@ -8,7 +8,7 @@ from typing import Final
 import click
 
 from appliance.cli import live, survey
-from appliance.cli.common import DurationType, connect, connection_options, note, output_option
+from appliance.cli.common import DurationType, connect, connection_options, given, note, output_option
 from appliance.cli.main import EXIT_NO_QUORUM, EXIT_OK
 from appliance.cli.output import emit, emit_one
 from appliance.client.failures import no_node_answers
@@ -48,7 +48,11 @@ def status(
     Example: raftberry status -e 127.0.0.1:7440 -e 127.0.0.1:7450 -e 127.0.0.1:7460
     """
     if is_live:
+        if named := given("--output"):
+            raise click.UsageError(f"--live has no {named[0]}: it shows a table, anew each time.")
         return live.show(endpoints, interval=interval, duration=duration)
+    if named := given("--interval", "--for"):
+        raise click.UsageError(f"{named[0]} needs --live.")
     with survey.Survey(endpoints, timeout_s=min(STATUS_TIMEOUT_S, timeout / 1e9)) as nodes:
         answers = nodes.ask()
     if not any(one.status for one in answers):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import click
+from click.core import ParameterSource
 
 from appliance.addresses import split_address
 from appliance.cli.output import FORMATS
@@ -22,6 +23,7 @@ from raftberry.v1 import reading_pb2
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+SECOND_NS: Final = 1_000_000_000
 DEFAULT_ENDPOINT: Final = "127.0.0.1:7440"
 LOCAL_SOCKET: Final = Path("/run/raftberry/raftberry.sock")
 """Of the node that runs as a service on this machine: for root and the group raftberry, without a token."""
@@ -93,17 +95,17 @@ def present_credentials() -> ClientCredentials:
 
 
 _FILLED_BY: Final = {
-    "sensor": "series",
-    "metric": "series",
-    "int_value": "value",
-    "producer_id": "producer",
-    "start_time_unix_nano": "start",
-    "end_time_unix_nano": "end",
-    "step_nano": "step",
-    "keep_nano": "keep",
-    "ttl_seconds": "ttl",
+    "sensor": ("series", "name"),
+    "metric": ("series",),
+    "int_value": ("value",),
+    "producer_id": ("producer",),
+    "start_time_unix_nano": ("start",),
+    "end_time_unix_nano": ("end",),
+    "step_nano": ("step",),
+    "keep_nano": ("keep",),
+    "ttl_seconds": ("ttl",),
 }
-"""The parameter of a command, where it is not called like the field of the request."""
+"""The parameters of commands, where they are not called like the field of the request."""
 
 
 def _in_its_words(command: Command) -> Command:
@@ -126,7 +128,7 @@ def _parameter_of(field: str) -> click.Parameter | None:
     context = click.get_current_context()
     parameters = {parameter.name: parameter for parameter in context.command.params}
     name = field.rpartition(".")[2].partition("[")[0]
-    return parameters.get(name) or parameters.get(_FILLED_BY.get(name, ""))
+    return next((parameters[one] for one in (name, *_FILLED_BY.get(name, ())) if one in parameters), None)
 
 
 def connection_options(command: Command) -> Command:
@@ -204,6 +206,25 @@ def require_producer_pair(producer: str | None, sequence: int | None) -> None:
     """One without the other is a mistake."""
     if (producer is None) != (sequence is None):
         raise click.UsageError("--producer and --sequence go together.")
+
+
+def require_whole_seconds(option: str, span: Duration) -> None:
+    """What the nodes count in seconds is not cut short unseen."""
+    if span < SECOND_NS or span % SECOND_NS:
+        raise click.UsageError(f"{option} is counted in whole seconds, from 1s on.")
+
+
+def given(*options: str) -> list[str]:
+    """Those of the options (`--interval`) that the present command line names."""
+    context = click.get_current_context()
+    return [
+        option
+        for parameter in context.command.params
+        for option in options
+        if option in parameter.opts
+        and parameter.name is not None
+        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
 
 
 def connect(endpoints: Sequence[str], timeout: Duration) -> Connection:

@@ -9,7 +9,14 @@ from typing import Final
 import click
 
 from appliance import errors
-from appliance.cli.common import DurationType, connect, connection_options, note
+from appliance.cli.common import (
+    SECOND_NS,
+    DurationType,
+    connect,
+    connection_options,
+    note,
+    require_whole_seconds,
+)
 from appliance.cli.main import EXIT_OK
 from appliance.client.connection import Connection
 from appliance.client.failures import Unreachable
@@ -48,13 +55,15 @@ def invite(
     \b
     Example: raftberry invite
     """
+    require_whole_seconds("--ttl", ttl)
     with connect(endpoints, timeout) as connection:
+        boots_before = connection.call(GET_STATUS, cluster_pb2.GetStatusRequest()).boot_count
         opened = connection.call(OPEN, local_pb2.OpenRequest(host=host))
         if not opened.was_open:
             note(f"this node listens for other machines from now on, encrypted, as {opened.host}")
         end = time.monotonic() + timeout / 1e9
-        _await_secured(connection, end)
-        request = access_pb2.CreateInviteRequest(uses=uses, ttl_seconds=max(1, ttl // 1_000_000_000))
+        _await_secured(connection, end, boots=boots_before if opened.was_open else boots_before + 1)
+        request = access_pb2.CreateInviteRequest(uses=uses, ttl_seconds=ttl // SECOND_NS)
         made = connection.call(CREATE_INVITE, request, is_repeatable=False)
     times = "once" if uses == 1 else f"{uses} times"
     note(f"on the other machine, within {_spoken(ttl)}, {times}:")
@@ -142,12 +151,12 @@ def _discovered(invite: str) -> str:
     return found
 
 
-def _await_secured(connection: Connection, end: float) -> None:
-    """The node restarts its ports: wait until it answers, encrypted, and commits."""
+def _await_secured(connection: Connection, end: float, *, boots: int) -> None:
+    """The node restarts its serving part: wait until it answers in that boot, encrypted, and commits."""
     while True:
         try:
             status = connection.call(GET_STATUS, cluster_pb2.GetStatusRequest())
-            if status.secured and status.has_quorum:
+            if status.boot_count >= boots and status.secured and status.has_quorum:
                 return
             problem: errors.RaftberryError = errors.NoLeader(
                 "this node has no majority; see `raftberry status`"
@@ -211,5 +220,8 @@ def _give_up_at(end: float, state: str) -> None:
 
 
 def _spoken(span: Duration) -> str:
-    seconds = span // 1_000_000_000
-    return f"{seconds // 3600} h" if seconds % 3600 == 0 and seconds else f"{seconds} s"
+    seconds = span // SECOND_NS
+    for unit, name in ((3600, "h"), (60, "min")):
+        if seconds % unit == 0:
+            return f"{seconds // unit} {name}"
+    return f"{seconds} s"

@@ -25,6 +25,7 @@ from appliance.cli.common import (
     output_option,
     producer_options,
     require_producer_pair,
+    require_whole_seconds,
 )
 from appliance.cli.output import Row, emit, emit_forever, emit_one
 from appliance.client.methods import DELETE, GET, LIST, PUT
@@ -85,8 +86,8 @@ def put(
     require_producer_pair(producer, sequence)
     if (value is None) == (file is None):
         raise click.UsageError("Give a VALUE or a --file.")
-    if ttl is not None and ttl < 10**9:
-        raise click.UsageError("--ttl is counted in whole seconds, from 1s on.")
+    if ttl is not None:
+        require_whole_seconds("--ttl", ttl)
     content = file.read_bytes() if file else (value or "").encode(errors="surrogateescape")
     if len(content) > limits.VALUE_BYTES_MAX:
         raise click.BadParameter(

@@ -153,7 +153,7 @@ def _readable(column: str, value: object) -> str:
 def _csv_text(value: object) -> str:
     if value is None:
         return ""
-    if isinstance(value, list | dict):
+    if isinstance(value, bool | list | dict):
         return json.dumps(value, ensure_ascii=False)
     return repr(value) if isinstance(value, float) else str(value)
 

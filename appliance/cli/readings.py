@@ -148,9 +148,7 @@ def latest(
     help="Reduce each window to one value; repeatable.  [default: raw readings]",
 )
 @click.option("--step", type=DurationType(), help="Width of a window.  [default: the whole range]")
-@click.option(
-    "--quantile", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="For percentile."
-)
+@click.option("--quantile", type=click.FloatRange(0, 1), help="For percentile.  [default: 0.5]")
 @consistency_option
 @connection_options
 @output_option
@@ -164,7 +162,7 @@ def query(
     descending: bool,
     aggregations: tuple[str, ...],
     step: Duration | None,
-    quantile: float,
+    quantile: float | None,
     consistency: str,
     endpoints: tuple[str, ...],
     timeout: Duration,
@@ -179,6 +177,8 @@ def query(
         raise click.UsageError("--last and --start exclude each other.")
     if step and not aggregations:
         raise click.UsageError("--step needs --aggregate.")
+    if quantile is not None and "percentile" not in aggregations:
+        raise click.UsageError("--quantile needs --aggregate percentile.")
     if last is not None:
         start = time.time_ns() - last
     if start is not None and end is not None and end < start:
@@ -191,7 +191,7 @@ def query(
         limit=limit,
         descending=descending,
         aggregations=[AGGREGATIONS[name] for name in aggregations],
-        quantile=quantile if "percentile" in aggregations else 0,
+        quantile=(0.5 if quantile is None else quantile) if "percentile" in aggregations else 0,
         step_nano=step or 0,
         consistency=CONSISTENCIES[consistency],
         start_time_unix_nano=start,

@@ -22,9 +22,9 @@ from appliance.storage.directory import DataDirectory, check_holds_node
 @click.option(
     "--force-new-cluster", is_flag=True, help="The only way of recovering there is: say that you mean it."
 )
-@click.option("--name", help="Name of this node.  [default: the host name]")
-@click.option("--data", metavar="DIR", help="Data directory.  [default: /var/lib/raftberry]")
-@click.option("--peer-address", metavar="HOST:PORT", help="For other nodes.  [default: 127.0.0.1:7441]")
+@click.option("--name", help="Name of this node.  [default: as configured, or the host name]")
+@click.option("--data", metavar="DIR", help="Data directory.  [default: as configured]")
+@click.option("--peer-address", metavar="HOST:PORT", help="For other nodes.  [default: as configured]")
 @click.option("--yes", is_flag=True, help="Do it: nobody of the old cluster will talk to this node again.")
 @output_option
 def recover(

@@ -40,7 +40,7 @@ def sensor(
     note(f"streaming as {name!r} every {interval / 1e9:g} s to {', '.join(endpoints)}; ctrl-C ends it")
     with connect(endpoints, timeout) as connection:
         # A new id for each run: sequences of an earlier run may still be on their way.
-        producer_id = f"sensor-{name}-{secrets.token_hex(4)}"
+        producer_id = f"sensor-{secrets.token_hex(8)}"
         writer = ResumingWriter(connection, producer_id=producer_id, on_trouble=note)
         acknowledged_at = ""
         with closing(writer.acknowledgements(_measure(name, interval, count))) as acknowledgements:

@@ -30,7 +30,7 @@ from appliance.config import LOG_LEVELS, load
     metavar="NAME=HOST:PORT,...",
     help="The founders with their peer addresses.  [default: this node alone]",
 )
-@click.option("--insecure", is_flag=True, default=None, help="Listen beyond loopback, without encryption.")
+@click.option("--insecure", is_flag=True, default=None, help="Allow addresses beyond loopback, unencrypted.")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), help="[default: info]")
 def serve(
     config_file: Path | None,

@@ -75,6 +75,8 @@ def create(
       raftberry token create display --read '*' --expires 365d
       raftberry token create anna --operator --read '*' --key-read '*'
     """
+    if expires is not None and expires <= 0:
+        raise click.UsageError("--expires is a time from now on; without it the token does not end.")
     rights = access_pb2.TokenRights(
         write=write,
         read=read,
@@ -82,7 +84,7 @@ def create(
         key_read=key_read,
         operator=operator,
         requests_per_second=rate or 0,
-        expires_unix_nano=time.time_ns() + expires if expires else 0,
+        expires_unix_nano=0 if expires is None else time.time_ns() + expires,
     )
     request = access_pb2.CreateTokenRequest(name=name, rights=rights)
     with connect(endpoints, timeout) as connection:

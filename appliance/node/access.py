@@ -24,7 +24,7 @@ SERIES_REMEMBERED_MAX: Final = 10_000
 """Answers a caller keeps of which series it may touch: some 2 MB at worst."""
 
 _BEARER: Final = "bearer "
-_HOW: Final = "on a node, `sudo raftberry token create NAME` makes one"
+_HOW: Final = "on a node, `sudo raftberry token create NAME --read '*'` makes one that may read all"
 
 
 class Caller(Protocol):

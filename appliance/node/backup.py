@@ -34,7 +34,6 @@ BLOCK_BYTES_MAX: Final = MIB
 _HEADER: Final = struct.Struct(">HI")
 _BLOCK: Final = struct.Struct(">II")
 _LENGTH: Final = struct.Struct(">I")
-_WHERE: Final = "backup"
 _REMEDY: Final = "this file cannot be restored; take another backup"
 
 assert SNAPSHOT_CHUNK_BYTES <= BLOCK_BYTES_MAX
@@ -65,9 +64,9 @@ def encode_backup(header: backup_pb2.BackupHeader, reader: StoreReader) -> Itera
 class BackupReader:
     """Reads a backup, checking as it goes. header is there at once; records() must be read to its end."""
 
-    def __init__(self, source: Source) -> None:
-        """Raises CorruptData: no backup, damaged, or of a format this version does not know."""
-        self._source = source
+    def __init__(self, source: Source, *, where: str = "backup") -> None:
+        """where: what errors call it. CorruptData: no backup, damaged, or of a format this version does not know."""
+        self._source, self._where = source, where
         self._digest = sha256()
         self._offset = 0
         self.header = self._read_header()
@@ -78,40 +77,44 @@ class BackupReader:
         while block := self._read_block():
             yield from decoder.feed(block)
         if not decoder.is_complete:
-            raise CorruptData(_WHERE, f"it ends inside a record, at byte {self._offset}; {_REMEDY}")
+            raise CorruptData(self._where, f"it ends inside a record, at byte {self._offset}; {_REMEDY}")
         expected = self._digest.digest()
         if self._source.read(len(expected)) != expected:
-            raise CorruptData(_WHERE, f"the hash over its {self._offset} bytes is wrong; {_REMEDY}")
+            raise CorruptData(self._where, f"the hash over its {self._offset} bytes is wrong; {_REMEDY}")
         if self._source.read(1):
-            raise CorruptData(_WHERE, f"something follows its end at byte {self._offset}; {_REMEDY}")
+            raise CorruptData(self._where, f"something follows its end at byte {self._offset}; {_REMEDY}")
 
     def _read_header(self) -> backup_pb2.BackupHeader:
         if self._source.read(len(MAGIC)) != MAGIC:
-            raise CorruptData(_WHERE, "this is no backup of Raftberry: its first bytes are not those of one")
+            raise CorruptData(
+                self._where, "this is no backup of Raftberry: its first bytes are not those of one"
+            )
         self._digest.update(MAGIC)
         self._offset = len(MAGIC)
         number, length = _HEADER.unpack(self._take(_HEADER.size))
         if number != FORMAT:
             raise CorruptData(
-                _WHERE,
+                self._where,
                 f"it has format {number}, this version reads {FORMAT}; restore it with the version that made it "
                 "or a later one",
             )
         if length > HEADER_BYTES_MAX:
-            raise CorruptData(_WHERE, f"a header of {length} bytes can't be; {_REMEDY}")
+            raise CorruptData(self._where, f"a header of {length} bytes can't be; {_REMEDY}")
         encoded = self._take(length)
         self._check(encoded, *_LENGTH.unpack(self._take(_LENGTH.size)))
         try:
             return backup_pb2.BackupHeader.FromString(encoded)
         except DecodeError as error:
-            raise CorruptData(_WHERE, f"its header is not readable: {error}; {_REMEDY}") from error
+            raise CorruptData(self._where, f"its header is not readable: {error}; {_REMEDY}") from error
 
     def _read_block(self) -> bytes:
         (length,) = _LENGTH.unpack(self._take(_LENGTH.size))
         if length == 0:
             return b""
         if length > BLOCK_BYTES_MAX:
-            raise CorruptData(_WHERE, f"a block of {length} bytes at byte {self._offset} can't be; {_REMEDY}")
+            raise CorruptData(
+                self._where, f"a block of {length} bytes at byte {self._offset} can't be; {_REMEDY}"
+            )
         (expected,) = _LENGTH.unpack(self._take(_LENGTH.size))
         block = self._take(length)
         self._check(block, expected)
@@ -120,13 +123,16 @@ class BackupReader:
     def _check(self, data: bytes, expected: int) -> None:
         if checksum(data) != expected:
             raise CorruptData(
-                _WHERE, f"a block of {len(data)} bytes that ends at byte {self._offset} is damaged; {_REMEDY}"
+                self._where,
+                f"a block of {len(data)} bytes that ends at byte {self._offset} is damaged; {_REMEDY}",
             )
 
     def _take(self, size: int) -> bytes:
         data = self._source.read(size)
         if len(data) != size:
-            raise CorruptData(_WHERE, f"it ends after {self._offset + len(data)} bytes, too early; {_REMEDY}")
+            raise CorruptData(
+                self._where, f"it ends after {self._offset + len(data)} bytes, too early; {_REMEDY}"
+            )
         self._digest.update(data)
         self._offset += size
         return data

@@ -272,7 +272,10 @@ class NodeCore:
         if refusal := self._refusal():
             self._fail_callers(refusal)
         self.writes.cycle(now, founded=bool(self.state.members()))
-        self.engine.release_news(is_urgent=self._take_urgency())
+        # Somebody waits on another node for what was committed here.
+        is_urgent = self.writes.has_applied_for_others or self._has_answered_read
+        self.writes.has_applied_for_others = self._has_answered_read = False
+        self.engine.release_news(is_urgent=is_urgent)
         self.barriers.cycle(now)
         self.engine.begin_reads()
         self.pipeline.flush()
@@ -295,12 +298,6 @@ class NodeCore:
             self.log.remember_peers(self.acquaintances.memory())
         self.pipeline.flush()
         self._snapshot_answers.release()
-
-    def _take_urgency(self) -> bool:
-        """Somebody waits on another node for what was committed here."""
-        is_urgent = self.writes.has_applied_for_others or self._has_answered_read
-        self.writes.has_applied_for_others = self._has_answered_read = False
-        return is_urgent
 
     def next_wake_ns(self) -> int:
         deadlines = [
@@ -383,8 +380,6 @@ class NodeCore:
     def _tell_upheaval(self) -> None:
         for listener in self.upheaval_listeners:
             listener()
-
-    # helpers ---------------------------------------------------------------------------------------------
 
     def _send(self, member: MemberId, frame: peer_pb2.Frame, is_bulk: bool) -> bool:
         """A commit that was under way when the quarantine began must not release a vote or an ack."""

@@ -18,7 +18,7 @@ CASES: list[tuple[Exception, StatusCode, str, str]] = [
     (errors.NoLeader("m"), StatusCode.UNAVAILABLE, "NO_LEADER", "NOT_APPLIED"),
     (errors.Overloaded("m"), StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", "NOT_APPLIED"),
     (errors.ConditionFailed("m"), StatusCode.FAILED_PRECONDITION, "CONDITION_FAILED", "NOT_APPLIED"),
-    (errors.SequenceTooOld("m"), StatusCode.OUT_OF_RANGE, "SEQUENCE_TOO_OLD", "NOT_APPLIED"),
+    (errors.SequenceTooOld("m"), StatusCode.OUT_OF_RANGE, "SEQUENCE_TOO_OLD", "OUTCOME_UNKNOWN"),
     (errors.SequenceReused("m"), StatusCode.FAILED_PRECONDITION, "SEQUENCE_REUSED", "NOT_APPLIED"),
     (errors.ClientStalled("m"), StatusCode.ABORTED, "CLIENT_STALLED", "NOT_APPLIED"),
     (errors.IndexNotReached("m", 12), StatusCode.OUT_OF_RANGE, "INDEX_NOT_REACHED", "NOT_APPLIED"),

@@ -50,7 +50,7 @@ async def test_a_clients_deadline_reaches_the_node(api: Api) -> None:
     [
         (errors.NoLeader("no leader"), StatusCode.UNAVAILABLE, "NO_LEADER", "NOT_APPLIED"),
         (errors.Overloaded("full"), StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", "NOT_APPLIED"),
-        (errors.SequenceTooOld("old"), StatusCode.OUT_OF_RANGE, "SEQUENCE_TOO_OLD", "NOT_APPLIED"),
+        (errors.SequenceTooOld("old"), StatusCode.OUT_OF_RANGE, "SEQUENCE_TOO_OLD", "OUTCOME_UNKNOWN"),
         (errors.OutcomeUnknown("late"), StatusCode.DEADLINE_EXCEEDED, "DEADLINE", "OUTCOME_UNKNOWN"),
         (ValueError("bug"), StatusCode.INTERNAL, "INTERNAL", "OUTCOME_UNKNOWN"),
     ],

@@ -191,7 +191,7 @@ def test_members_series_and_transfer_print_their_result(raftberry: Raftberry) ->
         (grpc.StatusCode.NOT_FOUND, {"reason": "NOT_FOUND", "outcome": "NOT_APPLIED"}, 4),
         (grpc.StatusCode.FAILED_PRECONDITION, {"reason": "CONDITION_FAILED", "outcome": "NOT_APPLIED"}, 5),
         (grpc.StatusCode.INVALID_ARGUMENT, {"reason": "SEQUENCE_REUSED", "outcome": "NOT_APPLIED"}, 2),
-        (grpc.StatusCode.OUT_OF_RANGE, {"reason": "SEQUENCE_TOO_OLD", "outcome": "NOT_APPLIED"}, 1),
+        (grpc.StatusCode.OUT_OF_RANGE, {"reason": "SEQUENCE_TOO_OLD", "outcome": "OUTCOME_UNKNOWN"}, 1),
         (grpc.StatusCode.UNAVAILABLE, {"reason": "NO_LEADER", "outcome": "OUTCOME_UNKNOWN"}, 1),
         (grpc.StatusCode.INTERNAL, {}, 1),
         (grpc.StatusCode.DEADLINE_EXCEEDED, {}, 1),

@@ -55,8 +55,9 @@ def test_defaults_are_complete_and_found_a_cluster_of_one(tmp_path: Path) -> Non
 
 
 def test_members_come_from_a_table_or_a_flag(tmp_path: Path) -> None:
-    table = load_text(tmp_path, "[node]\nname='a'\n[cluster.initial_members]\na='h:1'\nb='h:2'")
-    flag = load_text(tmp_path, "[node]\nname='a'", cluster__initial_members="a=h:1, b=h:2")
+    node = "[node]\nname='a'\n[peer]\naddress='127.0.0.1:1'\n"
+    table = load_text(tmp_path, node + "[cluster.initial_members]\na='h:1'\nb='h:2'")
+    flag = load_text(tmp_path, node, cluster__initial_members="a=h:1, b=h:2")
     assert table.founders == flag.founders == {"a": "h:1", "b": "h:2"}
 
 
@@ -70,6 +71,11 @@ def test_members_come_from_a_table_or_a_flag(tmp_path: Path) -> None:
         ("[storage]\nsize_max='big'", "storage.size_max: 'big' is not a size like '64MiB'"),
         ("[node]\nname=5", "node.name: Expected `str`, got `int`"),
         ("[security]\ninsecure='yes'", "security.insecure: Expected `bool`, got `str`"),
+        ("[storage]\nwhen_full='x'", "storage.when_full: 'x' is not one of refuse, drop_oldest"),
+        (
+            "[node]\nname='a'\n[security]\ninsecure=true\n[cluster.initial_members]\na='10.0.0.1:7441'",
+            "this node is 10.0.0.1:7441, but listens for the others on 127.0.0.1:7441 only; set peer.address",
+        ),
         ("node='a'", "node is a section: write [node]"),
         ("[node", "not valid TOML"),
         ("[node]\nname='a b'", "node.name: 'a b' is not a name"),
