@@ -18,7 +18,10 @@ FIRST: Final = 1
 DEFLATED_ENTRIES: Final = 2
 """Entries may be deflated: see state/entry.py."""
 
-LEVEL: Final = 2
+ROLL_UPS_OUTLIVE: Final = 3
+"""A series that comes back after retention took it leaves the windows that it was rolled up to: see state/retention.py."""
+
+LEVEL: Final = 3
 """The highest level that this version knows."""
 
 REQUIRED: Final[Mapping[str, int]] = {}

@@ -341,7 +341,9 @@ class StateMachine(StateReads):
         return OperationResult(Verdict.APPLIED, self.position.index, series_count=count)
 
     def _change_retention(self, operation: command_pb2.Operation) -> OperationResult:
-        self._tables.retention.apply(operation, index=self.position.index)
+        self._tables.retention.apply(
+            operation, index=self.position.index, feature_level=self._tables.feature_level
+        )
         return OperationResult(Verdict.APPLIED, self.position.index)
 
     def _change_access(self, operation: command_pb2.Operation) -> OperationResult:

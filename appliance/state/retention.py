@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from appliance import limits
+from appliance import features, limits
 from appliance.errors import (
     ConditionFailed,
     CorruptData,
@@ -31,7 +31,7 @@ from appliance.errors import (
 from appliance.state.aggregate import has_integer_results
 from appliance.state.names import check_pattern, literal_prefix, matcher
 from appliance.state.results import Aggregation
-from appliance.state.series import NOTHING_WRITTEN, RollUpProgress, Series
+from appliance.state.series import NOTHING_DROPPED, NOTHING_WRITTEN, RollUpProgress, Series
 from appliance.state.series_table import SeriesTable, cost_bytes, decode_columns_of
 from appliance.state.sweep import chunk_from
 from appliance.units import DURATION_UNITS, format_duration
@@ -185,8 +185,8 @@ class Retention:
         self.policies = PolicyTable()
         self._series = series
 
-    def apply(self, operation: command_pb2.Operation, *, index: int) -> None:
-        """Raises NotApplied, with nothing changed."""
+    def apply(self, operation: command_pb2.Operation, *, index: int, feature_level: int) -> None:
+        """Raises NotApplied, with nothing changed. feature_level: of the state, the same for all who apply it."""
         match operation.WhichOneof("kind"):
             case "set_policy":
                 self.policies.set(policy_of(operation.set_policy.policy))
@@ -194,25 +194,50 @@ class Retention:
                 self.policies.delete(operation.delete_policy.sensor, operation.delete_policy.metric)
             case "drop_readings":
                 for drop in operation.drop_readings.series:
-                    self._drop(drop)
+                    self._drop(drop, index if feature_level >= features.ROLL_UPS_OUTLIVE else 0)
             case "mark_roll_ups":
                 for name in operation.mark_roll_ups.series:
                     self._mark(name, index)
             case _:
                 self._roll_up(operation.roll_up)
 
-    def _drop(self, drop: command_pb2.DropBefore) -> None:
+    def _drop(self, drop: command_pb2.DropBefore, index: int) -> None:
+        """index 0: some members would not remember what was dropped."""
         series = self._series.by_name.get((drop.sensor, drop.metric))
         if series is None or series.integer is None:
             return
         before = min(drop.before_unix_nano, self.droppable_before(series))
         if series.last_time < before:
+            if index:
+                self._remember(series, before, index)
             self._series.delete(series)
         elif series.first_time < before:
             self._series.moments.before_change(series)
             bytes_before = cost_bytes(series)
             series.drop_before(before, lambda chunk, time: chunk_from(chunk, time, series))
             self._series.mark_dirty(series, cost_bytes(series) - bytes_before)
+
+    def _remember(self, series: Series, before: int, index: int) -> None:
+        """With its windows, which outlive it: a reading that comes late brings the series back, not what it had."""
+        for width, counts in self._counts_of(series):
+            self._series.moments.before_change(counts)
+            counts.roll_up = RollUpProgress(index, ((width, before),))
+            self._series.mark_dirty(counts)
+
+    def _dropped_with_an_earlier(self, series: Series) -> int:
+        """Before this time an earlier series of the name was dropped; NOTHING_DROPPED: there was none."""
+        progress = [counts.roll_up for _, counts in self._counts_of(series) if counts.roll_up is not None]
+        return max((before for one in progress for _, before in one.rolled_from), default=NOTHING_DROPPED)
+
+    def _counts_of(self, series: Series) -> Iterator[tuple[int, Series]]:
+        """(width, the series of its windows' counts), of the widths of its policy."""
+        policy = self.policies.find(series.sensor, series.metric)
+        if policy is None or rolled_from(series.metric)[1] is not None:
+            return
+        for one in policy.roll_ups:
+            metric = roll_up_metric(series.metric, one.width_ns, "count")
+            if counts := self._series.by_name.get((series.sensor, metric)):
+                yield one.width_ns, counts
 
     def droppable_before(self, series: Series) -> int:
         """Readings from here on wait to be rolled up; NOTHING_WRITTEN: none does."""
@@ -253,6 +278,8 @@ class Retention:
         if series is None or series.integer is None or policy is None:
             return
         self._series.moments.before_change(series)
+        if series.roll_up is None:
+            series.dropped_before = max(series.dropped_before, self._dropped_with_an_earlier(series))
         series.roll_up = RollUpProgress(index, tuple(unrolled(series, policy)))
         series.written_from = NOTHING_WRITTEN
         self._series.mark_dirty(series)

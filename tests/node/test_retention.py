@@ -258,6 +258,37 @@ def test_roll_ups_of_readings_that_are_gone_stay_when_older_ones_come_late() -> 
         assert list(values_of(leader, "t@1h.mean").values()) == [2.0, *[1.0] * 19, 2.0]
 
 
+@pytest.mark.parametrize("widths", [(HOUR_NS,), (HOUR_NS // 60, HOUR_NS, 24 * HOUR_NS)])
+def test_a_late_reading_of_a_series_that_retention_took_leaves_its_roll_ups(widths: tuple[int, ...]) -> None:
+    with cluster(size=3, options=OPTIONS) as made:
+        leader = made.elect()
+        began = (made.clock.wall_ns() - 300 * HOUR_NS) // (24 * HOUR_NS) * 24 * HOUR_NS
+        times = [began + place * 30 * SECOND_NS for place in range(100)]
+        roll_ups = tuple(RollUp(width, 0) for width in widths)
+        submit(made, leader, set_policy(Policy("greenhouse", "*", 30 * HOUR_NS, roll_ups)))
+        submit(made, leader, write(times, [20.0] * 100))
+        run_until_clocks_are_known(made)
+        made.run_for(5_000)
+        assert leader.core.state.find_series("greenhouse", "t") is None
+        figures = [metric for _, metric in leader.core.state.series_names()]
+        before = {metric: values_of(leader, metric) for metric in figures}
+        assert sum(before["t@1h.count"].values()) == 100
+        for late in (40 * SECOND_NS, 10 * SECOND_NS):
+            submit(made, leader, write([began + late], [-5.0]))
+            made.run_for(3_000)
+            assert {metric: values_of(leader, metric) for metric in figures} == before
+        made.run_for(5_000)
+        assert leader.core.state.find_series("greenhouse", "t") is None, "it goes as the others did"
+        fresh = made.clock.wall_ns() - 3 * HOUR_NS
+        submit(made, leader, write([fresh], [7.0]))
+        made.run_for(5_000)
+        assert values_of(leader, "t@1h.mean")[fresh // HOUR_NS * HOUR_NS] == 7.0
+        hashes = {
+            machine.core.state.hash(machine.core.store.snapshot()) for machine in made.machines.values()
+        }
+        assert len(hashes) == 1
+
+
 def test_retention_is_held_and_says_so_while_a_clock_is_in_doubt() -> None:
     with cluster(size=1, options=OPTIONS) as made:
         leader = made.elect()
