@@ -19,7 +19,7 @@ DEFLATED_ENTRIES: Final = 2
 """Entries may be deflated: see state/entry.py."""
 
 ROLL_UPS_OUTLIVE: Final = 3
-"""A series that comes back after retention took it leaves the windows that it was rolled up to: see state/retention.py."""
+"""What retention took of a series is remembered beside its roll-ups: see state/retention.py."""
 
 LEVEL: Final = 3
 """The highest level that this version knows."""

@@ -112,7 +112,10 @@ class ClientServer:
         self._node.on_serving_change.append(self._health_changes.put_nowait)
         self._health_task = asyncio.create_task(self._follow_serving(), name="api-health")
         server.start()
-        log.info("client port opened address=%s port=%d", self._address, self.port)
+        if self._address.startswith(UNIX_PREFIX):
+            log.info("local socket opened address=%s", self._address)
+        else:
+            log.info("client port opened address=%s port=%d", self._address, self.port)
 
     async def stop(self, grace: float) -> None:
         """Refuses new calls, lets running ones end for grace seconds, closes the port. Idempotent."""

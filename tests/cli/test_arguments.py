@@ -120,6 +120,7 @@ def test_series_set_needs_what_it_is_to_set(raftberry: Raftberry, nodes: list[Fa
         (("write", "a", "t", "1"), "readings[0].time_unix_nano[0]", "'--time': the complaint"),
         (("write", "a", "t", "1"), "readings[0].int_value", "'VALUE': the complaint"),
         (("write", "a", "t", "1"), "producer_id", "'--producer': the complaint"),
+        (("sensor", "--name", "a*", "--count", "1"), "readings[0].sensor", "'--name': the complaint"),
         (("query", "a"), "step_nano", "'--step': the complaint"),
         (("export", "--sensor", "a", "--metric", "b"), "sensor", "'--sensor': the complaint"),
         (("kv", "put", "", "1"), "key", "'KEY': the complaint"),

@@ -72,6 +72,18 @@ def test_three_machines_become_one_cluster_and_a_replayed_invite_lets_nobody_in(
     wait_for("n3 to be back after a kill", lambda: third.is_voter_of(3), timeout_s=60)
 
 
+def test_an_invite_for_another_host_waits_until_the_node_listens_as_that(
+    make_secured: Callable[[int], SecuredCluster],
+) -> None:
+    (first,) = started(make_secured(1))
+    first.invite()
+    for host in ("127.0.0.2", "127.0.0.3", "127.0.0.4"):
+        done = first.command("invite", "--host", host, "--timeout", "60s")
+        assert done.returncode == 0, done.stderr
+        assert f"encrypted, as {host}" in done.stderr
+        assert done.stdout.startswith(f"sudo raftberry join {host}:")
+
+
 def test_a_node_with_data_of_its_own_joins_only_when_told_to_discard_it(
     make_secured: Callable[[int], SecuredCluster],
 ) -> None:
