@@ -21,7 +21,7 @@ from appliance.node.options import NodeOptions
 from appliance.node.runtime import Node
 from appliance.node.scan import RunningScan
 from appliance.node.workers import ThreadWorkers
-from appliance.state import QuerySpec, StateOptions
+from appliance.state import Applied, QuerySpec, StateOptions
 from appliance.state.membership import RemoveMember
 from appliance.storage.memory import MemoryDisk, MemoryJournal, MemoryStore
 from tests.node.harness import MILLISECOND_NS, put
@@ -301,3 +301,33 @@ async def test_nobody_waits_for_a_leader_that_is_not_heard(
     ):
         with pytest.raises(Quarantined, match="a wrong checksum"):
             await asked
+
+
+async def test_upkeep_comes_behind_the_answer_that_its_cycle_brought(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    upkeep, applied = alone.core.upkeep, alone.core.writes.applied
+
+    def watched_upkeep() -> None:
+        order.append("upkeep")
+        upkeep()
+
+    def watched_applied(one: Applied) -> None:
+        order.append("applied")
+        applied(one)
+
+    monkeypatch.setattr(alone.core, "upkeep", watched_upkeep)
+    monkeypatch.setattr(alone.core.writes, "applied", watched_applied)
+    told = asyncio.Event()
+
+    def tell(_: object) -> None:
+        order.append("told")
+        told.set()
+
+    alone.node.submit(put(), tell, deadline_ns=None)
+    await told.wait()
+    while order[-1] != "upkeep":
+        await asyncio.sleep(0)
+    place = order.index("applied")
+    assert order[place : place + 3] == ["applied", "told", "upkeep"]
