@@ -42,13 +42,13 @@ def pieces(
         yield piece
 
 
-def grouped(messages: Iterable[AnyMessage]) -> Iterator[list[AnyMessage]]:
+def grouped(messages: Iterable[AnyMessage], count_max: int | None = None) -> Iterator[list[AnyMessage]]:
     """The same messages in lists that each fit into one message; no list is empty."""
     group: list[AnyMessage] = []
     size_bytes = 0
     for message in messages:
         message_bytes = message.ByteSize() + _HEADER_BYTES
-        if group and size_bytes + message_bytes > MESSAGE_BYTES_TARGET:
+        if group and (size_bytes + message_bytes > MESSAGE_BYTES_TARGET or len(group) == count_max):
             yield group
             group, size_bytes = [], 0
         group.append(message)

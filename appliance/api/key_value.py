@@ -14,8 +14,10 @@ from appliance.api.access import present_caller
 from appliance.api.calls import Context, Handlers, deadline_ns, message_stream, server_stream, unary
 from appliance.api.columns import grouped
 from appliance.api.port import AppliedEffects, Node
+from appliance.api.slices import ITEMS_PER_MESSAGE
 from appliance.api.watching import FanOut, KeyFilter, Responses, run_watch
 from appliance.errors import NotFound
+from appliance.node.scan import capture
 from raftberry.internal.v1 import command_pb2
 from raftberry.v1 import key_value_pb2
 
@@ -95,14 +97,14 @@ class KeyValueService:
         is_visible = present_caller().check_keys_read()
         consistency = validate.consistency(request.consistency)
         await self._node.read_barrier(consistency, deadline_ns=deadline_ns(context))
-        position = self._node.state.position
-        # Records are immutable: they stay those of this position while the messages are built one by one.
-        records = self._node.state.keys(prefix, 0 if is_visible else request.limit)
-        if is_visible:
-            visible = [record for record in records if is_visible(record.key)]
-            records = visible[: request.limit] if request.limit else visible
+        # Without an await in between, so that the keys are those of exactly this position.
+        position, keys = (
+            self._node.state.position,
+            self._node.state.begin_keys(prefix, request.limit, is_visible),
+        )
+        await capture(keys)
         is_empty = True
-        for group in grouped(map(convert.key_value_message, records)):
+        for group in grouped(map(convert.key_value_message, keys.results()), ITEMS_PER_MESSAGE):
             is_empty = False
             yield key_value_pb2.ListResponse(key_values=group, index=position.index, term=position.term)
         if is_empty:

@@ -116,10 +116,11 @@ class Moment(Generic[Item, Taken]):
         To free a hundred thousand in one piece would hold all threads for 20 ms.
         """
         runs, self._runs = self._runs, []
-        return map(_SECOND, heapq.merge(*map(_drain, runs), key=_FIRST))
+        return map(_SECOND, heapq.merge(*map(drain, runs), key=_FIRST))
 
 
-def _drain(run: list[Taken]) -> Iterator[Taken]:
+def drain(run: list[Taken]) -> Iterator[Taken]:
+    """In order, each forgotten as it is given."""
     run.reverse()
     while run:
         yield run.pop()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from appliance.model import Configuration, Member, Position
 from appliance.state.access import AccessTable
+from appliance.state.keys import KeySlices
 from appliance.state.moment import Moment
 from appliance.state.oldest import SeriesBytes, bytes_of
 from appliance.state.results import KeyRecord, SeriesInfo, SeriesLatest
@@ -90,6 +91,12 @@ class StateReads:
     def keys(self, prefix: str, limit: int = 0) -> list[KeyRecord]:
         """In order of keys; limit 0: all."""
         return self._tables.keys.list_prefix(prefix, limit=limit)
+
+    def begin_keys(
+        self, prefix: str, limit: int = 0, is_visible: Callable[[str], bool] | None = None
+    ) -> KeySlices:
+        """The same, of those that are visible, a slice a turn."""
+        return KeySlices(self.keys(prefix, 0 if is_visible else limit), is_visible, limit)
 
     def members(self) -> tuple[Member, ...]:
         """By member id; empty until FoundCluster was applied."""

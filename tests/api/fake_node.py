@@ -218,9 +218,12 @@ class FakeState:
     def key(self, key: str) -> KeyRecord | None:
         return self.records.get(key)
 
-    def keys(self, prefix: str, limit: int) -> Sequence[KeyRecord]:
-        found = [self.records[key] for key in sorted(self.records) if key.startswith(prefix)]
-        return found[:limit] if limit else found
+    def begin_keys(
+        self, prefix: str, limit: int, is_visible: Callable[[str], bool] | None = None
+    ) -> FakeSlices[KeyRecord]:
+        keys = [key for key in sorted(self.records) if key.startswith(prefix)]
+        found = [self.records[key] for key in keys if is_visible is None or is_visible(key)]
+        return FakeSlices(found[:limit] if limit else found)
 
     def members(self) -> Sequence[Member]:
         return self.member_list

@@ -6,28 +6,36 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from appliance.api import convert, key_value
+from appliance.api.key_value import KeyValueService
+from appliance.api.slices import ITEMS_PER_MESSAGE
 from appliance.clock import system_clock
 from appliance.limits import APPLY_BYTES_MAX, KIB
 from appliance.node import retention, watches
+from appliance.node.access import Everyone
 from appliance.node.clocks import SECOND_NS
 from appliance.node.options import DROP_OLDEST, NodeOptions
 from appliance.node.scan import capture
 from appliance.node.turns import LONG_TURN_NS, PERIOD_NS, Turns
-from appliance.state import QuerySpec, StateMachine
+from appliance.state import KeyRecord, QuerySpec, StateMachine
 from appliance.state.moment import ITEMS_PER_TURN
 from appliance.state.oldest import Oldest
-from appliance.state.operations import delete_series, encode_columns, write_readings
+from appliance.state.operations import delete_key, delete_series, encode_columns, write_readings
 from appliance.state.retention import Policy, set_policy
 from appliance.state.series import Series
 from appliance.state.series_table import SeriesTable
 from raftberry.internal.v1 import command_pb2
+from raftberry.v1 import key_value_pb2
 from tests.node.harness import cluster, put
 from tests.node.test_runtime import Alone
 from tests.node.test_watches import end
+from tests.state.fakes import Cluster
 
 SERIES = 4 * ITEMS_PER_TURN + 5
 OPTIONS = NodeOptions(retention_interval_ns=SECOND_NS)
@@ -94,6 +102,57 @@ async def test_reads_of_many_series_take_a_slice_a_turn_and_show_one_moment(
     assert [one.time for one in latest.results()] == [1] * SERIES
     turns.close()
     await end(alone)
+
+
+@pytest.mark.parametrize("limit", [0, 3])
+async def test_keys_are_looked_for_and_sent_a_slice_a_turn_and_show_one_moment(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, turns = Cluster(), LoopTurns()
+    names = [f"k{number:04}" for number in range(SERIES)]
+    held.apply(*(put(name, b"1") for name in names))
+    looks: Counter[int] = Counter()
+    made: Counter[int] = Counter()
+    make = convert.key_value_message
+
+    class Reader(Everyone):
+        def check_keys_read(self) -> Callable[[str], bool]:
+            return self.may_read
+
+        def may_read(self, key: str) -> bool:
+            looks[turns.count] += 1
+            return key >= names[ITEMS_PER_TURN + 9]
+
+    async def barrier(*_: object, **__: object) -> None: ...
+
+    def counting(record: KeyRecord) -> key_value_pb2.KeyValue:
+        made[turns.count] += 1
+        return make(record)
+
+    monkeypatch.setattr(key_value, "present_caller", Reader)
+    monkeypatch.setattr(convert, "key_value_message", counting)
+    service: Any = KeyValueService(cast(Any, SimpleNamespace(state=held.state, read_barrier=barrier)))
+    request = key_value_pb2.ListRequest(limit=limit)
+    responses = []
+
+    async def read() -> None:
+        async for response in service.List(request, SimpleNamespace(time_remaining=lambda: None)):
+            responses.append(response)
+            await asyncio.sleep(0)
+
+    position = held.state.position
+    reading = asyncio.create_task(read())
+    while not looks:
+        await asyncio.sleep(0)
+    held.apply(put(names[-1], b"2"), put("k9999", b"2"), delete_key(names[-2]), put(names[140], b"2"))
+    await reading
+    found = [(one.key, one.value) for response in responses for one in response.key_values]
+    assert found == [(name, b"1") for name in names[ITEMS_PER_TURN + 9 :][: limit or SERIES]]
+    assert {(response.index, response.term) for response in responses} == {(position.index, position.term)}
+    assert max(looks.values()) <= ITEMS_PER_TURN
+    assert sum(looks.values()) == (2 * ITEMS_PER_TURN if limit else SERIES)
+    assert max(made.values()) <= ITEMS_PER_MESSAGE + 1
+    turns.close()
 
 
 def test_the_memory_of_deleted_series_is_given_up_a_slice_a_turn() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from appliance import errors, limits
@@ -11,6 +13,7 @@ from appliance.state import (
     KeyChange,
     KeyEvent,
     KeyEventKind,
+    KeyRecord,
     OperationResult,
     StateMachine,
     StateOptions,
@@ -304,6 +307,44 @@ def test_keys_are_listed_in_order_by_prefix() -> None:
     node.apply(*(put_key(key, b"") for key in ("b", "ab", "a", "ac", "é")))
     assert [record.key for record in node.state.keys("a")] == ["a", "ab", "ac"]
     assert [record.key for record in node.state.keys("", 2)] == ["a", "ab"]
+
+
+def test_keys_stay_in_order_while_they_come_and_go() -> None:
+    node, rng = Cluster(), random.Random(1)
+    held: set[str] = set()
+    for _ in range(500):
+        key = rng.choice("abcé") + rng.choice("abcé")
+        is_put = rng.random() < 0.6
+        (held.add if is_put else held.discard)(key)
+        node.apply(put_key(key, b"") if is_put else delete_key(key))
+        for prefix in ("", "b"):
+            expected = sorted(key for key in held if key.startswith(prefix))
+            assert [record.key for record in node.state.keys(prefix)] == expected
+            assert [record.key for record in node.state.keys(prefix, 3)] == expected[:3]
+
+
+def test_a_key_that_comes_or_goes_is_placed_and_the_others_are_not_sorted() -> None:
+    compared = 0
+
+    class Counting(str):
+        __slots__ = ()
+
+        def __lt__(self, other: str) -> bool:
+            nonlocal compared
+            compared += 1
+            return super().__lt__(other)
+
+    node = Cluster()
+    for number in range(2_000):
+        node.state._tables.keys.load(KeyRecord(Counting(f"k{number * 7919 % 2_000:04}"), b"", 1, 1, 1))
+    for change in (put_key("k1000a", b""), put_key("k1000", b"1"), delete_key("k0999")):
+        node.apply(change)
+        compared = 0
+        assert len(node.state.keys("k10")) == 101
+        assert len(node.state.keys("", 3)) == 3
+        with node.store.reader() as reader:
+            node.state.begin_hash(reader).close()
+        assert compared < 200
 
 
 def test_ttl_counts_the_time_that_commands_say_has_elapsed() -> None:
