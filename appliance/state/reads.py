@@ -40,6 +40,11 @@ class StateReads:
         return len(self._tables.series.by_name)
 
     @property
+    def series_version(self) -> tuple[int, int]:
+        """Another one whenever a series came or went: how many there are, and the id of the next."""
+        return self.series_count, self._tables.series.next_id
+
+    @property
     def reading_count(self) -> int:
         return self._tables.series.reading_count
 

@@ -58,7 +58,7 @@ WINDOWED: Final = (Aggregation.MIN, Aggregation.MEAN, Aggregation.MAX)
 
 
 class Names:
-    """Every series by name, sorted; made again when their number changed, every few seconds at most.
+    """Every series by name, sorted; made again when one came or went, every few seconds at most.
 
     Nothing here holds the loop for more than NAMES_AT_ONCE names: a hundred thousand at once would take as long as an
     election timeout on a small machine.
@@ -68,7 +68,7 @@ class Names:
         self._node = node
         self._names: list[tuple[str, str]] = []
         self._made_s = -math.inf
-        self._count = -1
+        self._version = (-1, -1)
         self._making = asyncio.Lock()
 
     async def find(self, text: str) -> list[tuple[str, str]]:
@@ -88,11 +88,11 @@ class Names:
 
     async def _refresh(self) -> None:
         now_s = time.monotonic()
-        count = self._node.state.series_count
-        if count == self._count or now_s - self._made_s < NAMES_KEPT_S:
+        version = self._node.state.series_version
+        if version == self._version or now_s - self._made_s < NAMES_KEPT_S:
             return
         self._names = await _sorted_gently(self._node.state.series_names())
-        self._made_s, self._count = now_s, count
+        self._made_s, self._version = now_s, version
 
 
 async def _sorted_gently(names: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -74,8 +74,8 @@ class FakeState:
         self.value: float | int = 21.5
 
     @property
-    def series_count(self) -> int:
-        return len(self.names)
+    def series_version(self) -> tuple[int, int]:
+        return len(self.names), len(self.names) + 1
 
     def series_names(self) -> list[tuple[str, str]]:
         return self.names[::-1]

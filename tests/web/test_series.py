@@ -9,8 +9,10 @@ import pytest
 
 from appliance.errors import Overloaded
 from appliance.state import Aggregation
+from appliance.state.operations import delete_series
 from appliance.web import series
 from appliance.web.series import ChartRequest, as_json_number
+from tests.state.fakes import Cluster, write
 from tests.web.fakes import FakeNode, FakeState, client
 
 NAMES = [("attic", "humidity"), ("attic", "temperature"), ("kitchen", "temperature")]
@@ -22,6 +24,19 @@ async def test_series_are_found_by_any_part_of_their_names() -> None:
         for text, count in (("", 3), ("TEMP", 2), ("attic t", 1), ("cellar", 0)):
             answer = (await http.get("/api/v1/series", params={"q": text})).json()
             assert answer["total"] == len(answer["series"]) == count, text
+
+
+async def test_a_series_that_takes_the_place_of_another_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(series, "NAMES_KEPT_S", 0.0)
+    cluster = Cluster()
+    cluster.apply(write([1], [1.0], "old", "m"))
+    names = series.Names(FakeNode(state=cluster.state))  # type: ignore[arg-type]
+    assert await names.find("") == [("old", "m")]
+    for number in range(2):
+        cluster.apply(delete_series("*", "m"), write([1], [1.0], f"new{number}", "m"))
+        assert await names.find("") == [(f"new{number}", "m")]
+    cluster.apply(delete_series("*", "m"))
+    assert await names.find("") == []
 
 
 async def test_a_page_of_series_is_bounded_and_says_how_many_there_are() -> None:
