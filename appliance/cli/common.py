@@ -18,12 +18,18 @@ from appliance.client.connection import Connection
 from appliance.client.credentials import UNIX_PREFIX, ClientCredentials
 from appliance.errors import ConfigurationError, InvalidArgument
 from appliance.node.tokens import parse_token
-from appliance.units import Duration, parse_duration
+from appliance.units import DURATION_UNITS, Duration, format_duration, parse_duration
 from raftberry.v1 import reading_pb2
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 SECOND_NS: Final = 1_000_000_000
+DURATION_MAX: Final = 292 * DURATION_UNITS["y"]
+"""Of nanoseconds 63 bits hold no more years: neither requests nor clocks do."""
+
+COUNTER_MAX: Final = (1 << 64) - 1
+"""Of an index, a revision or a sequence."""
+
 DEFAULT_ENDPOINT: Final = "127.0.0.1:7440"
 LOCAL_SOCKET: Final = Path("/run/raftberry/raftberry.sock")
 """Of the node that runs as a service on this machine: for root and the group raftberry, without a token."""
@@ -37,14 +43,25 @@ CONSISTENCIES: Final = {
 }
 
 
+def parse_bounded_duration(value: object) -> Duration:
+    """As parse_duration; at most DURATION_MAX."""
+    duration = parse_duration(value)
+    if duration > DURATION_MAX:
+        raise ValueError(f"{value!r} is above {format_duration(DURATION_MAX)}, the longest there is")
+    return duration
+
+
 class DurationType(click.ParamType[Duration]):
-    """`500ms`, `10s`, `1h`."""
+    """`500ms`, `10s`, `1h`. is_bounded: at most DURATION_MAX."""
 
     name = "DURATION"
 
+    def __init__(self, *, is_bounded: bool = True) -> None:
+        self._parse = parse_bounded_duration if is_bounded else parse_duration
+
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Duration:
         try:
-            return value if isinstance(value, Duration) else parse_duration(value)
+            return value if isinstance(value, Duration) else self._parse(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -196,7 +213,7 @@ def producer_options(command: Command) -> Command:
     """--producer and --sequence; the command gets `producer` and `sequence`."""
     command = click.option(
         "--sequence",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, COUNTER_MAX),
         help="Number of this write; applied once, however often sent.",
     )(command)
     return click.option("--producer", metavar="ID", help="Who numbers the writes; needs --sequence.")(command)

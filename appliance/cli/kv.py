@@ -17,6 +17,7 @@ from appliance import limits
 from appliance.cli.arguments import ValueCommand
 from appliance.cli.common import (
     CONSISTENCIES,
+    COUNTER_MAX,
     DurationType,
     connect,
     connection_options,
@@ -39,7 +40,7 @@ EVENT_COLUMNS: Final = ("event", "key", "value", "mod_revision", "index")
 
 if_revision_option = click.option(
     "--if-mod-revision",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, COUNTER_MAX),
     help="Only if the key's revision is this; 0: only if it does not exist.",
 )
 
@@ -189,7 +190,7 @@ def list_keys(
 @click.option("--prefix", "is_prefix", is_flag=True, help="All keys that begin with KEY.")
 @click.option(
     "--after",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, COUNTER_MAX),
     help="Resume behind this index; 0: all that is kept.  [default: from now]",
 )
 @connection_options

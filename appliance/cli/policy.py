@@ -6,11 +6,18 @@ from typing import Final
 
 import click
 
-from appliance.cli.common import DurationType, connect, connection_options, note, output_option
+from appliance.cli.common import (
+    DurationType,
+    connect,
+    connection_options,
+    note,
+    output_option,
+    parse_bounded_duration,
+)
 from appliance.cli.output import Row, emit, emit_one
 from appliance.client.connection import Connection
 from appliance.client.methods import DELETE_POLICY, LIST_POLICIES, SET_POLICY
-from appliance.units import Duration, format_duration, parse_duration
+from appliance.units import Duration, format_duration
 from raftberry.v1 import policy_pb2
 
 COLUMNS: Final = ("sensor", "metric", "keep", "roll_ups")
@@ -27,7 +34,7 @@ class RollUpType(click.ParamType[tuple[int, int]]):
     ) -> tuple[int, int]:
         width, _, keep = str(value).partition(":")
         try:
-            return parse_duration(width), parse_duration(keep) if keep else 0
+            return parse_bounded_duration(width), parse_bounded_duration(keep) if keep else 0
         except ValueError as error:
             self.fail(f"{value!r} is not a roll-up like 1m:2y, or 1m for ever: {error}", param, ctx)
 

@@ -12,6 +12,7 @@ import click
 from appliance.cli.arguments import ValueCommand
 from appliance.cli.common import (
     CONSISTENCIES,
+    COUNTER_MAX,
     DurationType,
     connect,
     connection_options,
@@ -22,7 +23,7 @@ from appliance.cli.common import (
     require_producer_pair,
 )
 from appliance.cli.output import Row, emit, emit_forever, emit_one, reading_rows
-from appliance.cli.times import format_time, parse_time_or_age
+from appliance.cli.times import TIME_UNIX_NANO_MIN, format_time, parse_time_or_age
 from appliance.cli.values import parse_value
 from appliance.client.connection import Connection
 from appliance.client.methods import GET_LATEST, LIST_SERIES, QUERY, WRITE
@@ -135,7 +136,9 @@ def latest(
 @click.argument("metric", default="*")
 @click.option("--start", type=TimeType(), help="From this time on: ISO 8601, epoch, or -1h.  [default: all]")
 @click.option("--end", type=TimeType(), help="Before this time.  [default: all]")
-@click.option("--last", type=DurationType(), help="The last 10m, 1h, 7d: short for --start -10m.")
+@click.option(
+    "--last", type=DurationType(is_bounded=False), help="The last 10m, 1h, 7d: short for --start -10m."
+)
 @click.option(
     "--limit", type=click.IntRange(0, 2**32 - 1), default=0, help="Per series.  [default: no limit]"
 )
@@ -180,7 +183,7 @@ def query(
     if quantile is not None and "percentile" not in aggregations:
         raise click.UsageError("--quantile needs --aggregate percentile.")
     if last is not None:
-        start = time.time_ns() - last
+        start = max(time.time_ns() - last, TIME_UNIX_NANO_MIN)
     if start is not None and end is not None and end < start:
         raise click.UsageError(
             f"--end {format_time(end)} lies before the start, {format_time(start)}; give an end behind it."
@@ -211,7 +214,7 @@ def query(
 @click.argument("metric", default="*")
 @click.option(
     "--after",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, COUNTER_MAX),
     help="Resume behind this index; 0: all that is kept.  [default: from now]",
 )
 @click.option("--count", type=click.IntRange(min=1), help="End after so many readings.  [default: never]")

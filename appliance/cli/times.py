@@ -32,10 +32,7 @@ def parse_time(text: str) -> int:
     """
     text = text.strip()
     number = _NUMBER.fullmatch(text)
-    time_unix_nano = _from_number(text, number) if number else _from_iso(text)
-    if not TIME_UNIX_NANO_MIN <= time_unix_nano <= TIME_UNIX_NANO_MAX:
-        raise ValueError(f"{text!r} is outside the years 1677 to 2262")
-    return time_unix_nano
+    return _bounded(text, _from_number(text, number) if number else _from_iso(text))
 
 
 def parse_time_or_age(text: str, *, now_unix_nano: int) -> int:
@@ -43,7 +40,7 @@ def parse_time_or_age(text: str, *, now_unix_nano: int) -> int:
     if text == "now":
         return now_unix_nano
     if text.startswith("-") and text[-1:].isalpha():
-        return now_unix_nano - parse_duration(text[1:])
+        return _bounded(text, now_unix_nano - parse_duration(text[1:]))
     return parse_time(text)
 
 
@@ -52,6 +49,12 @@ def format_time(time_unix_nano: int, *, separator: str = "T", suffix: str = "Z")
     seconds, nanos = divmod(time_unix_nano, NANO)
     whole = (_EPOCH + timedelta(seconds=seconds)).strftime(f"%Y-%m-%d{separator}%H:%M:%S")
     return f"{whole}{_fraction(nanos)}{suffix}"
+
+
+def _bounded(text: str, time_unix_nano: int) -> int:
+    if not TIME_UNIX_NANO_MIN <= time_unix_nano <= TIME_UNIX_NANO_MAX:
+        raise ValueError(f"{text!r} is outside the years 1677 to 2262")
+    return time_unix_nano
 
 
 def _fraction(nanos: int) -> str:

@@ -10,7 +10,7 @@ import click
 
 from appliance.cli.common import DurationType, connect, connection_options, note, output_option
 from appliance.cli.output import Row, emit, emit_one
-from appliance.cli.times import format_time
+from appliance.cli.times import TIME_UNIX_NANO_MAX, format_time
 from appliance.client.methods import CREATE_TOKEN, GET_AUTHORITY, LIST_TOKENS, REVOKE_TOKEN
 from appliance.units import Duration
 from raftberry.v1 import access_pb2, join_pb2
@@ -77,6 +77,9 @@ def create(
     """
     if expires is not None and expires <= 0:
         raise click.UsageError("--expires is a time from now on; without it the token does not end.")
+    expires_unix_nano = 0 if expires is None else time.time_ns() + expires
+    if expires_unix_nano > TIME_UNIX_NANO_MAX:
+        raise click.UsageError("--expires is beyond the year 2262; without it the token does not end.")
     rights = access_pb2.TokenRights(
         write=write,
         read=read,
@@ -84,7 +87,7 @@ def create(
         key_read=key_read,
         operator=operator,
         requests_per_second=rate or 0,
-        expires_unix_nano=0 if expires is None else time.time_ns() + expires,
+        expires_unix_nano=expires_unix_nano,
     )
     request = access_pb2.CreateTokenRequest(name=name, rights=rights)
     with connect(endpoints, timeout) as connection:

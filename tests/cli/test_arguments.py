@@ -195,3 +195,60 @@ def test_an_integer_that_does_not_fit_is_refused(
     result = raftberry("write", "a", "b", text, "--integer")
     assert (result.status, nodes[0].calls) == (2, [])
     assert said in result.err
+
+
+HUGE = "9" * 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "bound"),
+    [
+        (("query", "a", "b", "--start", "-9999y"), "outside the years 1677 to 2262"),
+        (("query", "a", "b", "--end", "-9999y"), "outside the years 1677 to 2262"),
+        (("query", "a", "b", "--aggregate", "mean", "--step", "999y"), "above 292y"),
+        (("query", "a", "b", "--limit", HUGE), "0<=x<=4294967295"),
+        (("watch", "--after", HUGE), "0<=x<=18446744073709551615"),
+        (("write", "a", "b", "1", "--time", "-400y"), "outside the years 1677 to 2262"),
+        (("write", "a", "b", "1", "--producer", "p", "--sequence", HUGE), "1<=x<=18446744073709551615"),
+        (("kv", "put", "a", "1", "--if-mod-revision", HUGE), "0<=x<=18446744073709551615"),
+        (("kv", "put", "a", "1", "--producer", "p", "--sequence", HUGE), "1<=x<=18446744073709551615"),
+        (("kv", "put", "a", "1", "--ttl", "999999999999y"), "above 292y"),
+        (("kv", "delete", "a", "--if-mod-revision", HUGE), "0<=x<=18446744073709551615"),
+        (("kv", "list", "--limit", HUGE), "0<=x<=4294967295"),
+        (("kv", "watch", "--after", HUGE), "0<=x<=18446744073709551615"),
+        (("policy", "set", "a", "--keep", "9999999y"), "above 292y"),
+        (("policy", "set", "a", "--rollup", "9999999y:1d"), "above 292y"),
+        (("policy", "set", "a", "--rollup", "1d:9999999y"), "above 292y"),
+        (("token", "create", "a", "--expires", "9999y"), "above 292y"),
+        (("token", "create", "a", "--expires", "292y"), "beyond the year 2262"),
+        (("invite", "--ttl", "9999999y"), "above 292y"),
+        (("top", "--interval", "9999999y"), "above 292y"),
+        (("latest", "--timeout", "9999999y"), "above 292y"),
+    ],
+)
+def test_a_number_that_no_request_can_carry_is_refused_with_the_bound(
+    raftberry: Raftberry, nodes: list[FakeNode], arguments: tuple[str, ...], bound: str
+) -> None:
+    result = raftberry(*arguments)
+    assert (result.status, result.out, nodes[0].calls) == (2, "", [])
+    assert bound in result.err
+    assert arguments[-2] in result.err
+
+
+def test_the_largest_numbers_are_carried(raftberry: Raftberry, nodes: list[FakeNode]) -> None:
+    asked: list[Any] = []
+    nodes[0].misbehave = lambda _, request, __: asked.append(request)
+    largest = str(2**64 - 1)
+    raftberry("write", "a", "b", "1", "--producer", "p", "--sequence", largest)
+    raftberry("kv", "put", "a", "1", "--ttl", "292y", "--if-mod-revision", largest)
+    raftberry("query", "a", "b", "--aggregate", "mean", "--step", "292y")
+    assert asked[0].sequence == asked[1].if_mod_revision == 2**64 - 1
+    assert asked[1].ttl_seconds * 10**9 == asked[2].step_nano == 292 * 365 * 86_400 * 10**9
+
+
+def test_a_last_longer_than_time_is_all_of_it(raftberry: Raftberry, nodes: list[FakeNode]) -> None:
+    first = "1677-09-21T00:12:43.145224192Z"
+    assert raftberry("write", "a", "b", "5", "--time", first).status == 0
+    result = raftberry("query", "a", "b", "--last", "400y")
+    assert (result.status, result.out.splitlines()[1].split()) == (0, [first, "a", "b", "5.0"])
+    assert raftberry("query", "a", "b", "--last", "999999999999999999y", "--end", "now").status == 0
