@@ -40,4 +40,4 @@ class Rooms:
         if 2 * (len(voters) - len(full)) > len(voters):
             return ""
         told = "; ".join(f"{name}: {reason}" for name, reason in sorted(full.items()))
-        return f"a majority of the nodes has no room: refusing writes ({told})"
+        return f"no majority of the nodes has room: refusing writes ({told})"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from appliance.errors import Overloaded
+from appliance.model import Member, MemberId
 from appliance.node.proposals import Completion
+from appliance.node.rooms import Rooms
 from appliance.state.operations import delete_series
-from raftberry.internal.v1 import command_pb2
-from tests.node.harness import Cluster, Machine, cluster
+from raftberry.internal.v1 import command_pb2, peer_pb2
+from tests.node.harness import Cluster, FakeClock, Machine, cluster
 from tests.node.test_retention import submit, write
 
 
@@ -34,6 +36,18 @@ def test_one_follower_of_three_without_room_stops_nobody() -> None:
         made.followers[0].core.housekeeping.disk_has(0)
         made.run_for(25_000)
         submit(made, leader, write([1], [1.0]))
+
+
+@pytest.mark.parametrize(("full", "count"), [(1, 2), (2, 4), (2, 3)])
+def test_half_of_the_nodes_full_is_no_majority_with_room(full: int, count: int) -> None:
+    rooms = Rooms(FakeClock())
+    names = [MemberId(number) for number in range(1, count + 1)]
+    members = {name: Member(name, f"n{name}", name, "x:1") for name in names}
+    for name in names[:full]:
+        assert rooms.refusal(members, "") == ""
+        rooms.heard(name, peer_pb2.ClockSample(no_room="full"))
+    told = "; ".join(f"n{name}: full" for name in names[:full])
+    assert rooms.refusal(members, "") == f"no majority of the nodes has room: refusing writes ({told})"
 
 
 def refused(made: Cluster, machine: Machine, operation: command_pb2.Operation) -> str:
