@@ -91,8 +91,9 @@ class Scrub:
                 return
             self._place, self._read_bytes = Place(), 0
         self._is_reading, place = True, self._place
-        reader, journal, anchor = self._node.store.snapshot(), self._journal, self._node.log.anchor.index
-        self._node.workers.read(lambda: read_slice(reader, journal, place, anchor), self._was_read)
+        reader, journal, log = self._node.store.snapshot(), self._journal, self._node.log
+        anchor, last = log.anchor.index, log.durable_index
+        self._node.workers.read(lambda: read_slice(reader, journal, place, anchor, last), self._was_read)
 
     def _is_due(self, now_wall_ns: int) -> bool:
         ended_ns = self.ended_wall_ns
@@ -125,10 +126,13 @@ class Scrub:
             self._place = Place(table, record[1 + _RECORD.size :]) if is_running else None
 
 
-def read_slice(store: StoreReader, journal: Journal, place: Place, anchor: int) -> tuple[Place | None, int]:
+def read_slice(
+    store: StoreReader, journal: Journal, place: Place, anchor: int, last: int
+) -> tuple[Place | None, int]:
     """Check SLICE_BYTES from place on: (where to go on, bytes read), None at the end. Raises CorruptData.
 
-    store: opened on the loop, where stores are replaced; closed here.
+    store: opened on the loop, where stores are replaced; closed here. anchor, last: of the journal, as noted there.
+    Nothing read before last: it was trimmed since. The same again, behind its present anchor.
     """
     size = 0
     with store as reader:
@@ -143,7 +147,7 @@ def read_slice(store: StoreReader, journal: Journal, place: Place, anchor: int) 
     index = max(int.from_bytes(place.key, "big"), anchor)
     entries = journal.read(index + 1, count_max=1_024, bytes_max=SLICE_BYTES)
     if not entries:
-        return None, size
+        return (None if index >= last else place), size
     return Place(_JOURNAL, entries[-1][1].to_bytes(8, "big")), sum(len(entry[0]) for entry in entries)
 
 

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from appliance.errors import CorruptData
-from appliance.model import MemberId
+from appliance.model import Entry, MemberId
 from appliance.node import scrub
 from appliance.node.options import NodeOptions
 from appliance.node.scrub import Place, Scrub, read_slice
+from appliance.storage.batch import Append, TrimTo
 from appliance.storage.lmdb_journal import LmdbJournal
 from appliance.storage.lmdb_store import LmdbStore
-from appliance.storage.memory import MemoryDisk, MemoryJournal
-from appliance.storage.store import StoreBatch
+from appliance.storage.memory import MemoryDisk, MemoryJournal, MemoryStore
+from appliance.storage.store import TABLES, StoreBatch
 from tests.node.harness import Cluster, Machine, cluster, put
 from tests.state.fakes import Cluster as State
 from tests.state.fakes import write
@@ -109,11 +110,48 @@ def test_the_record_has_its_bytes() -> None:
         assert found.record() == ("meta", b"scrub", bytes.fromhex(golden.replace(" ", "")))
 
 
+def test_a_trim_between_the_look_at_the_anchor_and_the_read_is_not_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scrub, "SLICE_BYTES", 1_000)
+    disk = MemoryDisk()
+    journal, store = MemoryJournal(disk), MemoryStore(disk)
+    journal.commit([Append(tuple((b"\0" + bytes(899), index, 1) for index in range(2, 10)))])
+    journal.commit([TrimTo(3, 1)])
+    begin = Place(len(TABLES))
+    place, total = read_slice(store.snapshot(), journal, begin, 1, 9)
+    assert (place, total) == (begin, 0)
+    while place is not None:
+        place, size = read_slice(store.snapshot(), journal, place, 3, 9)
+        total += size
+    assert total == 6 * 900
+
+
+def test_a_scrub_that_found_the_journal_trimmed_reads_it_before_it_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with cluster(size=1, options=FAST) as made:
+        core = made.elect().core
+        made.run_for(60_000)
+        found, scrubs, asked = core.housekeeping.scrub, core.events.counts["scrubbed"], []
+        read = found._journal.read
+
+        def trimmed_once(first_index: int, *, count_max: int, bytes_max: int) -> list[Entry]:
+            asked.append(core.events.counts["scrubbed"])
+            return read(first_index, count_max=count_max, bytes_max=bytes_max) if len(asked) > 1 else []
+
+        monkeypatch.setattr(found._journal, "read", trimmed_once)
+        found.ended_wall_ns = 0
+        made.run_for(60_000)
+        assert asked[:2] == [scrubs, scrubs]
+        assert core.events.counts["scrubbed"] == scrubs + 1
+
+
 def scrub_all(store: LmdbStore, journal: LmdbJournal) -> int:
     place: Place | None = Place()
     total = 0
     while place is not None:
-        place, size = read_slice(store.snapshot(), journal, place, 1)
+        place, size = read_slice(store.snapshot(), journal, place, 1, 1)
         total += size
     return total
 
