@@ -21,6 +21,9 @@ BURST_NS: Final = 3_600 * SECOND_NS
 
 SAMPLE_EVERY_NS: Final = 60 * SECOND_NS
 SAMPLES_KEPT: Final = 60
+RATE_SPAN_NS_MIN: Final = (SAMPLES_KEPT - 1) * SAMPLE_EVERY_NS
+"""A minute's burst says nothing of a day."""
+
 COMMIT_BYTES_FIRST: Final = 16_384
 """Of a small commit on a card, until it is measured."""
 
@@ -56,12 +59,12 @@ class WriteBudget:
         self.written_bytes, self._commit_count, self._observed_ns = written_bytes, commit_count, now
 
     def per_day_bytes(self) -> int:
-        """At the rate of the last hour, or since the start."""
+        """At the rate of the last hour; before the start nothing was written."""
         if not self._samples:
             return 0
         since_ns, before = self._samples[0]
-        span_ns = self._observed_ns - since_ns
-        return (self.written_bytes - before) * DAY_NS // span_ns if span_ns > 0 else 0
+        span_ns = max(self._observed_ns - since_ns, RATE_SPAN_NS_MIN)
+        return (self.written_bytes - before) * DAY_NS // span_ns
 
     def pace_ns(self) -> int:
         """The least time between two commits now. It grows as what was saved is used up."""
@@ -75,7 +78,11 @@ class WriteBudget:
         """Empty: within the budget, or there is none."""
         if not self.budget_bytes or self._saved_bytes > 0:
             return ""
+        per_day_bytes, excess = self.per_day_bytes(), "more than"
+        budget = f"storage.write_budget_per_day ({self.budget_bytes // 1_000_000:,} MB)"
+        if per_day_bytes <= self.budget_bytes:
+            excess, budget = "but", f"an earlier burst beyond {budget} is being made up for"
         return (
-            f"writing {self.per_day_bytes() // 1_000_000:,} MB a day, more than storage.write_budget_per_day "
-            f"({self.budget_bytes // 1_000_000:,} MB): commits wait up to {PACE_MAX_NS // 1_000_000} ms for each other"
+            f"writing {per_day_bytes // 1_000_000:,} MB a day, {excess} {budget}: commits wait up to "
+            f"{PACE_MAX_NS // 1_000_000} ms for each other"
         )

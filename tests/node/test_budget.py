@@ -29,7 +29,7 @@ def test_without_a_budget_nothing_waits() -> None:
     budget = WriteBudget(clock, lambda: 0)
     assert spend(budget, clock, seconds=60, commits_per_second=50, commit_bytes=20_000) == 3_000
     assert (budget.pace_ns(), budget.alarm()) == (0, "")
-    assert budget.per_day_bytes() > 80_000 * MB
+    assert 1_400 * MB < budget.per_day_bytes() < 1_500 * MB, "a minute is not a day: 60 MB of an hour"
 
 
 def test_a_budget_is_kept_by_fewer_commits() -> None:
@@ -47,6 +47,31 @@ def test_a_budget_that_is_too_small_costs_a_second_a_commit_and_says_so() -> Non
     spend(budget, clock, seconds=3_600, commits_per_second=20, commit_bytes=20_000)
     assert budget.pace_ns() == PACE_MAX_NS
     assert "more than storage.write_budget_per_day (100 MB)" in budget.alarm()
+
+
+def test_a_burst_is_not_taken_for_a_day_and_is_told_from_what_is_written_now() -> None:
+    clock, written = FakeClock(), 0
+    budget = WriteBudget(clock, lambda: 2_000 * MB)
+
+    def run(*, seconds: int, bytes_per_second: int) -> None:
+        nonlocal written
+        for _ in range(0, seconds, 5):
+            clock.now_ns += 5 * SECOND_NS
+            written += 5 * bytes_per_second
+            budget.observe(written, written // 20_000)
+
+    run(seconds=60, bytes_per_second=0)
+    run(seconds=60, bytes_per_second=5 * MB)
+    assert budget.alarm().startswith(
+        "writing 7,322 MB a day, more than storage.write_budget_per_day (2,000 MB)"
+    )
+    run(seconds=3_600, bytes_per_second=1_000 * MB // 86_400)
+    assert budget.alarm() == (
+        "writing 999 MB a day, but an earlier burst beyond storage.write_budget_per_day (2,000 MB) is being made up "
+        "for: commits wait up to 1000 ms for each other"
+    )
+    run(seconds=4 * 3_600, bytes_per_second=1_000 * MB // 86_400)
+    assert budget.alarm() == ""
 
 
 def test_batches_are_a_pace_apart_also_for_a_caller_who_is_alone() -> None:
