@@ -78,11 +78,11 @@ class WriteBudget:
         """Empty: within the budget, or there is none."""
         if not self.budget_bytes or self._saved_bytes > 0:
             return ""
-        per_day_bytes, excess = self.per_day_bytes(), "more than"
-        budget = f"storage.write_budget_per_day ({self.budget_bytes // 1_000_000:,} MB)"
-        if per_day_bytes <= self.budget_bytes:
-            excess, budget = "but", f"an earlier burst beyond {budget} is being made up for"
+        now, budget = f"{self.per_day_bytes() // 1_000_000:,}", f"{self.budget_bytes // 1_000_000:,}"
+        waits = f"commits wait up to {PACE_MAX_NS // 1_000_000} ms for each other"
+        if self.per_day_bytes() > self.budget_bytes:
+            return f"writing {now} MB a day, more than storage.write_budget_per_day ({budget} MB): {waits}"
         return (
-            f"writing {per_day_bytes // 1_000_000:,} MB a day, {excess} {budget}: commits wait up to "
-            f"{PACE_MAX_NS // 1_000_000} ms for each other"
+            f"writing {now} MB a day, but an earlier burst beyond storage.write_budget_per_day ({budget} MB) is being "
+            f"made up for: {waits}"
         )

@@ -133,7 +133,7 @@ class Housekeeping:
             self._node.request_wake()
         self._keep_time()
         self.scrub.cycle()
-        self.space.used_bytes = self.store_bytes + self.sizes.total_bytes
+        self.space.store_bytes, self.space.journal_bytes = self.store_bytes, self.sizes.total_bytes
         self.space.log_can_shrink = self._can_shrink_log()
         self.retention.cycle(self._clock_doubt())
 
@@ -174,7 +174,7 @@ class Housekeeping:
         Asked for each write, judged once a cycle: whatever changes it wakes the node.
         """
         if self._no_room is None:
-            self.space.used_bytes = self.store_bytes + self.sizes.total_bytes
+            self.space.store_bytes, self.space.journal_bytes = self.store_bytes, self.sizes.total_bytes
             self._no_room = self.space.refusal()
             if self._node.engine.is_leader:
                 self._no_room = self.rooms.refusal(self._node.members, self._no_room)

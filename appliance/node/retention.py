@@ -282,7 +282,7 @@ class RetentionKeeper:
         survey, self._survey = self._survey.results(), None
         self._is_choosing, generation = True, self._generation
 
-        def chosen(oldest: Oldest | None) -> None:
+        def chosen(oldest: Oldest) -> None:
             if generation == self._generation:
                 self._is_choosing = False
                 self._drop(oldest)
@@ -290,12 +290,11 @@ class RetentionKeeper:
         reader, now = self._node.store.snapshot(), self._node.clock.wall_ns()
         self._node.workers.read(lambda: choose_oldest(survey, reader, share=FREED_PER_STEP, now=now), chosen)
 
-    def _drop(self, oldest: Oldest | None) -> None:
-        if oldest is None:
-            self._space.nothing_to_drop()
+    def _drop(self, oldest: Oldest) -> None:
+        node = self._node
+        if not self._space.weigh(oldest, node.state.key_bytes):
             self._pause()
             return
-        node = self._node
         self._oldest, self._deleted_bytes = oldest.drops, oldest.size_bytes
         node.events.record(
             "dropped_oldest", node.engine.term, node.log.last_index, before_unix_nano=oldest.before

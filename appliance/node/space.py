@@ -11,6 +11,7 @@ from typing import Final
 
 from appliance.limits import MIB
 from appliance.node.options import DROP_OLDEST, WRITE_LIMIT_PERCENT, NodeOptions
+from appliance.state.oldest import Oldest
 from raftberry.internal.v1 import command_pb2
 
 DROP_AT_PERCENT: Final = 80
@@ -31,9 +32,10 @@ class Space:
     def __init__(self, options: Callable[[], NodeOptions]) -> None:
         """options: as they are now; an operator may change them while the node runs."""
         self._options = options
-        self.used_bytes = 0
-        """Journal and store, without pages that are free to be used again."""
+        self.store_bytes = 0
+        """Without pages that are free to be used again; so is the journal's."""
 
+        self.journal_bytes = 0
         self.disk_free_bytes: int | None = None
         """What anybody may still write to the file system of the data directory; None: not known."""
 
@@ -41,9 +43,15 @@ class Space:
         """A checkpoint will let the log be trimmed: it goes before readings."""
 
         self._waits_for_checkpoint = False
-        self._may_drop_nothing = False
+        self._obstacle = ""
+        """Why no readings are dropped though they should be."""
+
         self.freed_bytes = 0
         """By the last checkpoint behind dropped readings."""
+
+    @property
+    def used_bytes(self) -> int:
+        return self.store_bytes + self.journal_bytes
 
     def refusal(self) -> str:
         """Why nothing that needs space is taken; empty: it is."""
@@ -53,8 +61,8 @@ class Space:
             what = "delete series, or set storage.when_full = drop_oldest"
             if options.when_full == DROP_OLDEST:
                 what = "the oldest readings are being dropped, retry later"
-                if self._may_drop_nothing:
-                    what = "no reading may be dropped before it is rolled up"
+                if self._obstacle:
+                    what = self._obstacle
             if self.log_can_shrink:
                 what = "a checkpoint is making room in the log, retry later"
             return (
@@ -93,10 +101,30 @@ class Space:
 
     def dropped(self) -> None:
         """What is used is known after the checkpoint that takes it out."""
-        self._waits_for_checkpoint, self._may_drop_nothing = True, False
+        self._waits_for_checkpoint, self._obstacle = True, ""
 
-    def nothing_to_drop(self) -> None:
-        self._may_drop_nothing = True
+    def weigh(self, oldest: Oldest, key_bytes: int) -> bool:
+        """Whether all readings that may go would make room enough; if not, none shall: refusal says why.
+
+        Then too a checkpoint is waited for: what was deleted makes room with it. key_bytes: of keys and their values.
+        """
+        droppable_bytes, waiting_bytes = oldest.droppable_bytes, oldest.waiting_bytes
+        if oldest.drops and self._reaches_mark(droppable_bytes, waiting_bytes + key_bytes):
+            return True
+        if waiting_bytes and self._reaches_mark(droppable_bytes + waiting_bytes, key_bytes):
+            self._obstacle = "no reading may be dropped before it is rolled up"
+        else:
+            self._obstacle = (
+                f"dropping readings cannot make room enough, keys have {key_bytes} bytes: delete some"
+            )
+        self._waits_for_checkpoint = True
+        return False
+
+    def _reaches_mark(self, droppable_bytes: int, kept_bytes: int) -> bool:
+        """What the store has beside them, of pages and indexes, goes and stays with them in equal parts."""
+        excess_bytes = self.used_bytes - DROP_AT_PERCENT * self._options().store_bytes_max // 100
+        content_bytes = max(droppable_bytes + kept_bytes, 1)
+        return excess_bytes <= self.store_bytes * droppable_bytes // content_bytes
 
     @property
     def needs_checkpoint(self) -> bool:

@@ -6,6 +6,7 @@ was wrong moves them by years. Of a large store some blocks speak for all. Pool 
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -39,9 +40,9 @@ class SeriesBytes(NamedTuple):
 
 
 def bytes_of(series: Series, droppable_before: int) -> SeriesBytes | None:
-    """None: nothing that could go."""
+    """None: it holds nothing."""
     size_bytes = series.size_bytes or series.head_bytes + 4 * len(series.tail_times)
-    if series.integer is None or not size_bytes or series.first_time >= droppable_before:
+    if series.integer is None or not size_bytes:
         return None
     return SeriesBytes(
         series.series_id,
@@ -56,39 +57,44 @@ def bytes_of(series: Series, droppable_before: int) -> SeriesBytes | None:
 
 
 class Oldest(NamedTuple):
-    """What to drop. drops: sensor, metric, and before which time: the same. size_bytes: of series that go whole."""
+    """What to drop. drops: sensor, metric, and before which time: the same; none: nothing that may go is older.
+
+    size_bytes: of series that go whole. droppable_bytes: of all readings that may go. waiting_bytes: of those that
+    must stay until they are rolled up.
+    """
 
     before: int
     drops: list[tuple[str, str, int]]
     size_bytes: int
+    droppable_bytes: int
+    waiting_bytes: int
 
 
-def choose_oldest(
-    survey: Iterable[SeriesBytes], reader: StoreReader, *, share: float, now: int
-) -> Oldest | None:
-    """About that share of the bytes that may go; closes reader. None: nothing is older than the rest, and may go."""
+def choose_oldest(survey: Iterable[SeriesBytes], reader: StoreReader, *, share: float, now: int) -> Oldest:
+    """About that share of the bytes that may go; closes reader."""
     found = list(survey)
-    before = oldest_time_to_free(found, reader, share=share, now=now)
+    spans = spans_of(found, reader, now=now)
+    before = spans.time_of(share)
+    total_bytes = sum(one.size_bytes for one in found)
+    droppable_bytes = round(spans.droppable_part() * total_bytes)
+    waiting_bytes = total_bytes - droppable_bytes
     if before is None:
-        return None
+        return Oldest(0, [], 0, droppable_bytes, waiting_bytes)
     drops = [
         (one.sensor, one.metric, before)
         for one in found
         if one.first_time < min(before, one.droppable_before)
     ]
-    size_bytes = sum(one.size_bytes for one in found if one.last_time < before)
-    return Oldest(before, drops, size_bytes) if drops else None
+    size_bytes = sum(one.size_bytes for one in found if one.last_time < min(before, one.droppable_before))
+    return Oldest(before, drops, size_bytes, droppable_bytes, waiting_bytes)
 
 
-def oldest_time_to_free(
-    series: list[SeriesBytes], reader: StoreReader, *, share: float, now: int
-) -> int | None:
-    """The time before which about that share lies of the bytes that may go; closes reader.
+def spans_of(series: list[SeriesBytes], reader: StoreReader, *, now: int) -> Spans:
+    """Where the bytes lie; closes reader.
 
     Readings ahead of now count as of now, or a wrong clock would make all the others old.
-    None: no reading is older than another.
     """
-    spans = _Spans()
+    spans = Spans()
     for one in series:
         if not one.has_blocks:
             spans.add(one.first_time, one.last_time, one, now=now, size=one.size_bytes)
@@ -100,7 +106,7 @@ def oldest_time_to_free(
                 size = stride * (len(chunk.times) + len(chunk.values))
                 one = with_blocks[block.series_id]
                 spans.add(chunk.min_time, chunk.max_time, one, now=now, size=size)
-    return spans.time_of(share)
+    return spans
 
 
 def _sample(reader: StoreReader, series: dict[int, SeriesBytes]) -> tuple[list[tuple[str, bytes]], int]:
@@ -132,7 +138,7 @@ def _read(reader: StoreReader, keys: list[tuple[str, bytes]]) -> Iterator[Block]
 
 
 @dataclass(slots=True)
-class _Spans:
+class Spans:
     """Bytes that are spread evenly from start to end, of which those from limit on stay."""
 
     starts: array[float] = field(default_factory=lambda: array("d"))
@@ -147,22 +153,26 @@ class _Spans:
         self.sizes.append(size)
 
     def time_of(self, share: float) -> int | None:
+        """Before which about that share lies of the bytes that may go; None: none that may is older than another."""
         if not self.starts:
             return None
-        start, end, limit, size = map(np.array, (self.starts, self.ends, self.limits, self.sizes))
-
-        def freed_before(time: float) -> float:
-            part = np.clip((np.minimum(time, limit) - start) / np.maximum(end - start, 1), 0, 1)
-            return float((part * size).sum())
-
-        low, high = float(start.min()), float(np.minimum(end, limit).max())
-        if not low < high:
+        low, high = min(self.starts), max(map(min, self.ends, self.limits))
+        wanted = share * self._freed_before(high)
+        if not wanted:
             return None
-        wanted = share * freed_before(high)
         for _ in range(60):
             middle = (low + high) / 2
-            if freed_before(middle) < wanted:
+            if self._freed_before(middle) < wanted:
                 low = middle
             else:
                 high = middle
         return int(high)
+
+    def droppable_part(self) -> float:
+        """Of the bytes."""
+        return self._freed_before(math.inf) / sum(self.sizes) if self.sizes else 1.0
+
+    def _freed_before(self, time: float) -> float:
+        start, end, limit, size = map(np.asarray, (self.starts, self.ends, self.limits, self.sizes))
+        part = np.clip((np.minimum(time, limit) - start) / np.maximum(end - start, 1), 0, 1)
+        return float((part * size).sum())

@@ -52,6 +52,11 @@ class StateReads:
     def key_count(self) -> int:
         return len(self._tables.keys.records)
 
+    @property
+    def key_bytes(self) -> int:
+        """Of keys and their values."""
+        return self._tables.keys.size_bytes
+
     def latest(self, sensor: str, metric: str) -> Iterator[SeriesLatest]:
         """By globs ('' is '*'), in order of (sensor, metric); series without a reading are left out."""
         moment = self.begin_latest(sensor, metric)
@@ -77,7 +82,7 @@ class StateReads:
         return self._tables.series.begin_matching(sensor, metric, info_of, is_visible)
 
     def begin_survey(self) -> Moment[Series, SeriesBytes]:
-        """What each series holds that may go, in the order in which they were created."""
+        """What each series holds and what of it may go, in the order in which they were created."""
         table, droppable_before = self._tables.series, self._tables.retention.droppable_before
         return table.begin_all(lambda series: bytes_of(series, droppable_before(series)), id_of)
 

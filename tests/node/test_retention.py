@@ -19,7 +19,14 @@ from appliance.node.report import _alarms
 from appliance.node.retention import ROLL_UP_DELAY_NS
 from appliance.state import QuerySpec, StateOptions, oldest
 from appliance.state.emptied import Windows
-from appliance.state.operations import decode_columns, delete_series, encode_columns, write_readings
+from appliance.state.operations import (
+    decode_columns,
+    delete_key,
+    delete_series,
+    encode_columns,
+    put_key,
+    write_readings,
+)
 from appliance.state.retention import Policy, Retention, RollUp, delete_policy, set_policy
 from raftberry.internal.v1 import command_pb2
 from tests.node.harness import Cluster, Machine, cluster
@@ -374,10 +381,50 @@ def test_a_full_store_that_waits_for_roll_ups_writes_nothing_and_says_so(
         submit(made, leader, set_policy(Policy("*", "*", 0, (RollUp(30 * 24 * HOUR_NS, 0),))))
         with pytest.raises(Overloaded, match="no reading may be dropped before it is rolled up"):
             fill(made, leader)
+        made.run_for(60_000)
         index, count = leader.core.state.position.index, leader.core.events.count
         made.run_for(60_000)
         assert (leader.core.state.position.index, leader.core.events.count) == (index, count)
         submit(made, leader, delete_policy("*", "*"))
+        made.run_for(700_000)
+        assert leader.core.housekeeping.space.refusal() == ""
+
+
+def put_keys(made: Cluster, leader: Machine, size: int) -> None:
+    for number in range(100):
+        submit(made, leader, put_key(f"k{number}", bytes(size)))
+
+
+def test_a_store_full_of_keys_does_not_say_that_readings_wait() -> None:
+    with cluster(size=1, options=QUOTA) as made:
+        leader = made.elect()
+        with pytest.raises(Overloaded):
+            put_keys(made, leader, 25_000)
+        made.run_for(2_000)
+        (alarm,) = alarms_of(leader, "store is")
+        key_bytes = leader.core.state.key_bytes
+        assert key_bytes > 25_000 * leader.core.state.key_count > MIB // 2
+        assert alarm.endswith(
+            f"dropping readings cannot make room enough, keys have {key_bytes} bytes: delete some"
+        )
+
+
+def test_readings_stay_when_without_them_keys_would_fill_the_store_still() -> None:
+    with cluster(size=1, options=QUOTA) as made:
+        leader = made.elect()
+        fill(made, leader, 10)
+        before = sum(len(times_of(leader, "t", f"s{sensor}")) for sensor in range(3))
+        with pytest.raises(Overloaded):
+            put_keys(made, leader, 20_000)
+        made.run_for(3_600_000)
+        after = sum(len(times_of(leader, "t", f"s{sensor}")) for sensor in range(3))
+        assert after > 0.9 * before, "some went when that could still have made room"
+        index, count = leader.core.state.position.index, leader.core.events.count
+        made.run_for(700_000)
+        assert (leader.core.state.position.index, leader.core.events.count) == (index, count)
+        (alarm,) = alarms_of(leader, "store is")
+        assert alarm.endswith(f"keys have {leader.core.state.key_bytes} bytes: delete some")
+        submit(made, leader, *(delete_key(f"k{number}") for number in range(10)))
         made.run_for(700_000)
         assert leader.core.housekeeping.space.refusal() == ""
 
@@ -387,11 +434,7 @@ def test_rounds_that_free_nothing_come_ever_more_rarely(monkeypatch: pytest.Monk
     with cluster(size=1, options=QUOTA) as made:
         leader = made.elect()
         fill(made, leader, 100)
-        monkeypatch.setattr(
-            oldest,
-            "oldest_time_to_free",
-            lambda series, *_, **__: min(one.first_time for one in series) + 1,
-        )
+        monkeypatch.setattr(oldest.Spans, "time_of", lambda spans, _: int(min(spans.starts)) + 1)
         smaller = replace(QUOTA, store_bytes_max=MIB * 85 // 100)
         monkeypatch.setattr(leader.core.housekeeping.space, "_options", lambda: smaller)
         kinds = []

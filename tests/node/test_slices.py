@@ -249,7 +249,7 @@ def test_retention_drops_a_few_series_an_entry(by: str, monkeypatch: pytest.Monk
             leader.core.submit(policy, made.clock.now_ns + 10**10, lambda _: None)
         else:
             keeper = leader.core.housekeeping.retention
-            keeper._drop(Oldest(now, [(f"s{number:04}", "m", now) for number in range(100)], 0))
+            keeper._drop(Oldest(now, [(f"s{number:04}", "m", now) for number in range(100)], 0, 1, 0))
         made.run_for(5_000)
         assert sum(drops) == 100
         assert max(drops) <= retention.DROPS_PER_ENTRY

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from appliance.state import StateOptions, oldest
-from appliance.state.oldest import SeriesBytes, choose_oldest, oldest_time_to_free
+from appliance.state.oldest import Oldest, SeriesBytes, choose_oldest, spans_of
 from appliance.state.operations import delete_series
 from appliance.state.retention import Policy, RollUp, drop_readings, set_policy
 from tests.state.fakes import Cluster, write
@@ -41,7 +41,11 @@ def survey(node: Cluster) -> list[SeriesBytes]:
 
 
 def time_to_free(node: Cluster, share: float = 0.05) -> int | None:
-    return oldest_time_to_free(survey(node), node.store.reader(), share=share, now=NOW)
+    return spans_of(survey(node), node.store.reader(), now=NOW).time_of(share)
+
+
+def choose(node: Cluster) -> Oldest:
+    return choose_oldest(survey(node), node.store.reader(), share=0.05, now=NOW)
 
 
 @pytest.mark.parametrize("outlier", [None, 5, NOW + YEAR, -YEAR], ids=["none", "1970", "ahead", "1969"])
@@ -80,15 +84,18 @@ def test_series_without_a_block_go_by_their_heads(outlier: int | None) -> None:
 
 def test_what_waits_to_be_rolled_up_is_neither_counted_nor_dropped() -> None:
     node = filled()
+    assert choose(node).waiting_bytes == 0
+    total_bytes = sum(one.size_bytes for one in survey(node))
     node.apply(set_policy(Policy("s0", "*", 0, (RollUp(HOUR, 0),))))
-    assert {one.sensor for one in survey(node)} == {"s1", "s2"}
+    assert [sensor for sensor, _, _ in choose(node).drops] == ["s1", "s2"]
+    assert choose(node).waiting_bytes == pytest.approx(total_bytes / 3, rel=0.05)
     node.apply(set_policy(Policy("*", "*", 0, (RollUp(HOUR, 0),))))
-    assert time_to_free(node) is None
+    assert choose(node) == Oldest(0, [], 0, 0, total_bytes)
 
 
 def test_readings_that_are_all_ahead_of_the_clock_can_go() -> None:
     node = filled()
-    found = oldest_time_to_free(survey(node), node.store.reader(), share=0.05, now=5)
+    found = spans_of(survey(node), node.store.reader(), now=5).time_of(0.05)
     assert found is not None
     assert found < NOW - 3_600 * SECOND
 
@@ -107,7 +114,7 @@ def test_a_deleted_series_does_not_count_and_the_reader_is_closed() -> None:
     node = filled()
     node.apply(delete_series("*", "*"))
     reader = node.store.reader()
-    assert oldest_time_to_free(survey(node), reader, share=0.05, now=NOW) is None
+    assert choose_oldest(survey(node), reader, share=0.05, now=NOW) == Oldest(0, [], 0, 0, 0)
     assert reader.is_closed
 
 
@@ -120,7 +127,6 @@ def test_what_goes_are_the_series_that_hold_something_older_which_may_go() -> No
     place = next(place for place, one in enumerate(found) if one.sensor == "kept")
     found[place] = found[place]._replace(droppable_before=NOW - YEAR)
     chosen = choose_oldest(iter(found), node.store.reader(), share=0.05, now=NOW)
-    assert chosen is not None
     assert chosen.drops == [(sensor, "m", chosen.before) for sensor in ("s0", "s1", "old")]
-    whole = sum(one.size_bytes for one in found if one.last_time < chosen.before)
+    whole = sum(one.size_bytes for one in found if one.sensor == "old")
     assert chosen.size_bytes == whole > 0
