@@ -343,7 +343,7 @@ def _commands() -> list[bytes]:
 TOML: Final = b"""[node]
 name = "n1"
 [cluster]
-initial_members = { n1 = "a:1", n2 = "b:1" }
+initial_members = { n1 = "localhost:1", n2 = "b:1" }
 heartbeat = "150ms"
 [storage]
 size_max = "8GiB"
@@ -466,7 +466,7 @@ TARGETS: Final[dict[str, Target]] = {
         _settings,
         [
             b"node__name=n1",
-            b"cluster__initial_members=n1=a:1,n2=b:2",
+            b"cluster__initial_members=n1=localhost:1,n2=b:2",
             b"storage__size_max=9GiB",
             b"log__level=info",
         ],

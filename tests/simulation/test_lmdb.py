@@ -16,7 +16,7 @@ from tests.simulation.lmdb_disk import Cards, LmdbDisk, spoil_entry
 from tests.simulation.swarm import run_seed
 from tests.simulation.world import LMDB_EVERY, Plan, World
 
-SEEDS = (22, 23)
+SEEDS = (3, 5)
 """Processes that die within commits, snapshots that are installed, restarts: each in one of them at least."""
 
 
