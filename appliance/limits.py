@@ -99,6 +99,10 @@ SCANS_MAX: Final = 32
 """Queries that run or wait for their client, beside a backup: each keeps a read transaction open and some chunks in
 memory."""
 
+LISTED_SERIES_MAX: Final = 4 * SERIES_MAX
+"""Of all reads of latest readings and of series lists together: some 200 bytes each, captured before the first is sent
+and held until the client has taken them."""
+
 STREAM_STALL_S_MAX: Final = 30.0
 """A read whose client takes nothing for so long is ended: as long as it lasts, no page that the store frees is used
 again, and the store grows."""
@@ -153,3 +157,4 @@ assert STREAM_IN_FLIGHT_MAX * 2 <= PRODUCER_WINDOW
 assert MESSAGE_BYTES_MAX + BATCH_BYTES_TARGET <= ENTRY_BYTES_MAX
 assert LOG_SLICE_BYTES_MAX < PEER_IN_FLIGHT_BYTES_MAX
 assert SNAPSHOT_CHUNK_BYTES < PEER_IN_FLIGHT_BYTES_MAX
+assert SERIES_MAX <= LISTED_SERIES_MAX, "a read of all series must find room"

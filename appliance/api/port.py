@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from appliance.model import Configuration, Member, Position, Role
 from appliance.node.outcome import Tell
-from appliance.node.scan import Capturing
+from appliance.node.scan import Capturing, Share
 from appliance.state import EntryEffects, KeyRecord, QueryChunk, QuerySpec, SeriesInfo, SeriesLatest
 from appliance.state.access import AccessTable
 from appliance.state.membership import Change
@@ -137,6 +137,10 @@ class NodeStatus(Protocol):
 
 
 class Slices(Capturing, Protocol[Taken]):
+    @property
+    def taken_count(self) -> int:
+        """Once all is captured, before results."""
+
     def results(self) -> Iterator[Taken]:
         """Once all is captured; in order."""
 
@@ -146,6 +150,8 @@ class State(Protocol):
 
     @property
     def position(self) -> Position: ...
+    @property
+    def series_count(self) -> int: ...
     def latest(self, sensor: str, metric: str) -> Iterable[SeriesLatest]: ...
     def series(self, sensor: str, metric: str) -> Iterable[SeriesInfo]: ...
     def begin_latest(
@@ -193,6 +199,9 @@ class Node(Protocol):
     async def read_barrier(self, consistency: int, *, deadline_ns: int | None) -> Position: ...
 
     async def query(self, spec: QuerySpec) -> QueryResult: ...
+
+    async def room_to_list(self, series_count: int) -> Share:
+        """To hold the figures of so many series for a client; give it back. 0: given at once. Raises Overloaded."""
 
     async def serve_watch(self, *, after_index: int, watcher: Watcher) -> None:
         """watcher takes every applied entry behind after_index; without end."""

@@ -25,7 +25,7 @@ from appliance.api.calls import (
 )
 from appliance.api.columns import grouped
 from appliance.api.port import AppliedEffects, Node
-from appliance.api.slices import in_slices
+from appliance.api.slices import in_slices, room_for
 from appliance.api.stream_write import StreamWriter
 from appliance.api.watching import FanOut, SeriesFilter, run_watch, series_filter
 from appliance.api.write_request import write_operation
@@ -72,13 +72,16 @@ class ReadingService:
         metric = validate.pattern("metric", request.metric)
         is_visible = present_caller().check_read(sensor, metric)
         await self._barrier(request.consistency, context)
-        # Without an await in between, so that the readings are those of exactly this position.
-        position, latest = (
-            self._node.state.position,
-            self._node.state.begin_latest(sensor, metric, is_visible),
-        )
-        async for group in in_slices(latest, convert.latest_columns):
-            yield wire_pb2.ReadingsResponseColumns(readings=group, index=position.index, term=position.term)
+        with await room_for(self._node, sensor, metric) as share:
+            # Without an await in between, so that the readings are those of exactly this position.
+            position, latest = (
+                self._node.state.position,
+                self._node.state.begin_latest(sensor, metric, is_visible),
+            )
+            async for group in in_slices(latest, convert.latest_columns, share):
+                yield wire_pb2.ReadingsResponseColumns(
+                    readings=group, index=position.index, term=position.term
+                )
 
     async def Query(
         self, request: reading_pb2.QueryRequest, context: Context
@@ -124,12 +127,13 @@ class ReadingService:
         metric = validate.pattern("metric", request.metric)
         is_visible = present_caller().check_read(sensor, metric)
         await self._barrier(request.consistency, context)
-        position, series = (
-            self._node.state.position,
-            self._node.state.begin_series(sensor, metric, is_visible),
-        )
-        async for group in in_slices(series, convert.series_message):
-            yield reading_pb2.ListSeriesResponse(series=group, index=position.index, term=position.term)
+        with await room_for(self._node, sensor, metric) as share:
+            position, series = (
+                self._node.state.position,
+                self._node.state.begin_series(sensor, metric, is_visible),
+            )
+            async for group in in_slices(series, convert.series_message, share):
+                yield reading_pb2.ListSeriesResponse(series=group, index=position.index, term=position.term)
 
     async def SetSeries(
         self, request: reading_pb2.SetSeriesRequest, context: Context

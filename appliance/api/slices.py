@@ -1,6 +1,7 @@
 """Answers about many series: captured and made into messages a slice a turn of the loop, which is never held for long.
 
-Invariant: all slices show the moment at which the first was begun, and none of them fills a message.
+Invariant: all slices show the moment at which the first was begun, and none of them fills a message. What is held until
+the client takes it has room for it.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from collections.abc import AsyncIterator, Callable
 from itertools import islice
 from typing import Final, TypeVar
 
-from appliance.api.port import Slices
+from appliance.api.port import Node, Slices
 from appliance.limits import MESSAGE_BYTES_MAX, NAME_BYTES_MAX
-from appliance.node.scan import capture
+from appliance.node.scan import Share, capture
+from appliance.state.names import is_pattern
 
 ITEMS_PER_MESSAGE: Final = 128
 
@@ -21,11 +23,21 @@ Taken = TypeVar("Taken")
 Converted = TypeVar("Converted")
 
 
+async def room_for(node: Node, sensor: str, metric: str) -> Share:
+    """What a read by these globs may hold; few series need none. Raises Overloaded."""
+    count = node.state.series_count if is_pattern(sensor) or is_pattern(metric) else 1
+    return await node.room_to_list(count if count > ITEMS_PER_MESSAGE else 0)
+
+
 async def in_slices(
-    taken: Slices[Taken], convert: Callable[[Taken], Converted]
+    taken: Slices[Taken], convert: Callable[[Taken], Converted], share: Share
 ) -> AsyncIterator[list[Converted]]:
-    """At least one list, empty where nothing was found. The caller gives the loop a turn with each."""
+    """At least one list, empty where nothing was found. The caller gives the loop a turn with each.
+
+    share: as many series as may be taken; what is too much is given back.
+    """
     await capture(taken)
+    share.keep(taken.taken_count)
     results = taken.results()
     group = list(map(convert, islice(results, ITEMS_PER_MESSAGE)))
     yield group

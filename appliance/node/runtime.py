@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from appliance.errors import CorruptData, NotApplied, Overloaded, Quarantined, RaftberryError
-from appliance.limits import CLOCK_EARLIEST_UNIX_NANO
+from appliance.limits import CLOCK_EARLIEST_UNIX_NANO, LISTED_SERIES_MAX, SCANS_MAX
 from appliance.model import Configuration, Position, Role
 from appliance.node.answers import Answers, settle
 from appliance.node.backup import encode_backup
@@ -23,7 +23,7 @@ from appliance.node.figures import Figures, figures
 from appliance.node.live import LiveWatches, Watcher
 from appliance.node.outcome import Tell, WriteOutcome
 from appliance.node.report import report
-from appliance.node.scan import RunningScan, ScanRoom, capture
+from appliance.node.scan import RunningScan, ScanRoom, Share, capture
 from appliance.node.status import NodeStatus, SecurityStatus, with_security
 from appliance.node.transfer import transfer_leadership
 from appliance.node.turns import Turns
@@ -62,7 +62,8 @@ class Node:
         self._timer_ns = 0
         self._was_serving = False
         self._answers = Answers(self._loop)
-        self._scan_room = ScanRoom()
+        self._scan_room = ScanRoom(SCANS_MAX, f"{SCANS_MAX} queries are running")
+        self._list_room = ScanRoom(LISTED_SERIES_MAX, f"lists of {LISTED_SERIES_MAX} series are running")
         self._backup: RunningScan[bytes] | None = None
         self._is_backup_begun = False
         """One is asked for, and waits for its barrier and its checkpoint."""
@@ -238,14 +239,14 @@ class Node:
         return self.state.position
 
     async def query(self, spec: QuerySpec) -> RunningScan[QueryChunk]:
-        await self._scan_room.take()
+        share = await self._scan_room.take()
         try:
             if self._core.quarantine_reason:
                 raise Quarantined(self._core.quarantine_reason)
             prepared = self.state.begin_query(spec, self._core.store.snapshot())
             await capture(prepared)
         except BaseException:
-            self._scan_room.give_back()
+            share.give_back()
             raise
         return RunningScan(
             prepared.run(),
@@ -254,20 +255,25 @@ class Node:
             position=prepared.position,
             at_once=QUERY_READINGS_AT_ONCE,
             size_of=lambda chunk: len(chunk.times) + CHUNK_OVERHEAD,
-            on_close=self._scan_room.give_back,
+            abandon=prepared.abandon,
+            on_close=share.give_back,
         )
+
+    async def room_to_list(self, series_count: int) -> Share:
+        share = await self._list_room.take(series_count)
+        if self._core.quarantine_reason:
+            share.give_back()
+            raise Quarantined(self._core.quarantine_reason)
+        return share
 
     async def serve_watch(self, *, after_index: int, watcher: Watcher) -> None:
         await self.live_watches.serve(after_index, watcher)
 
     async def state_hash(self) -> tuple[Position, bytes]:
-        await self._scan_room.take()
-        try:
+        with await self._scan_room.take():
             prepared = self.state.begin_hash(self._core.store.snapshot())
             await capture(prepared)
             digest = await self._workers.in_pool(prepared.run)
-        finally:
-            self._scan_room.give_back()
         return prepared.position, digest
 
     async def verify(self, *, deadline_ns: int | None) -> Comparison:

@@ -18,7 +18,7 @@ from appliance.node.events import EventSubscription
 from appliance.node.figures import Figures
 from appliance.node.live import Watcher
 from appliance.node.outcome import Tell, WriteOutcome
-from appliance.node.scan import RunningScan
+from appliance.node.scan import RunningScan, Share
 from appliance.node.status import NodeStatus
 from appliance.state import QueryChunk, QuerySpec, StateMachine
 from appliance.state.membership import Change
@@ -68,6 +68,9 @@ class StandbyNode:
         self._refuse()
 
     async def query(self, spec: QuerySpec) -> RunningScan[QueryChunk]:
+        self._refuse()
+
+    async def room_to_list(self, series_count: int) -> Share:
         self._refuse()
 
     async def serve_watch(self, *, after_index: int, watcher: Watcher) -> None:

@@ -110,6 +110,11 @@ class Moment(Generic[Item, Taken]):
             self._items, self._waiting, self._early = [], range(0), {}
             self._leave(self)
 
+    @property
+    def taken_count(self) -> int:
+        """Before results."""
+        return sum(map(len, self._runs))
+
     def results(self) -> Iterator[Taken]:
         """What was taken, in order, once; on any thread when all of it was. Each is forgotten as it is given.
 

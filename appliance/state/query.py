@@ -6,7 +6,7 @@ Memory is bounded by QUERY_CHUNK_READINGS and SEGMENT_READINGS_MAX, not by the r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,7 +27,11 @@ SEGMENT_READINGS_MAX: Final = 65_536
 Segment = Iterator[Result]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+class _Abandoned(Exception):
+    """Nobody wants the results any more."""
+
+
+@dataclass(slots=True, eq=False)
 class PreparedQuery:
     """Capture all of it, a slice a turn of the loop; then run it once, or close it. position: of the state it shows."""
 
@@ -35,6 +39,7 @@ class PreparedQuery:
     spec: QuerySpec
     views: Moment[Series, SeriesView]
     reader: StoreReader
+    _is_abandoned: bool = False
 
     def capture_some(self) -> bool:
         """True: it can be run."""
@@ -43,15 +48,27 @@ class PreparedQuery:
     def run(self) -> Iterator[QueryChunk]:
         """Series in order of (sensor, metric), each aggregation's chunks in order of time (or reverse).
 
-        Aggregations of one series take turns. Closes the reader at the end, or when it is abandoned.
+        Aggregations of one series take turns. Closes the reader at the end, or when it is closed or abandoned.
         """
         try:
             assert self.views.is_over, "captured in part"
             for view in self.views.results():
+                self.check_wanted()
                 if view.integer is not None:
                     yield from self._run_series(view, integer=view.integer)
+        except _Abandoned:
+            return
         finally:
             self.reader.close()
+
+    def abandon(self) -> None:
+        """On any thread: run ends soon, in the middle of a series. What it gave is right, and not all."""
+        self._is_abandoned = True
+
+    def check_wanted(self) -> None:
+        """Called between pieces and series. Raises what run takes."""
+        if self._is_abandoned:
+            raise _Abandoned
 
     def close(self) -> None:
         self.views.close()
@@ -63,7 +80,7 @@ class PreparedQuery:
         last = view.last_time if spec.end is None else min(view.last_time, spec.end - 1)
         if first > last:
             return
-        read = _Read(view, spec, self.reader)
+        read = _Read(view, spec, self.reader, self.check_wanted)
         if spec.descending and (spec.step_ns or not spec.aggregations):
             results = _descending(read, view, first=first, last=last)
         else:
@@ -94,18 +111,25 @@ class _Read:
     view: SeriesView
     spec: QuerySpec
     reader: StoreReader
+    check: Callable[[], None]
 
     def ascending(self, first: int, last: int) -> Segment:
         spec = self.spec
-        pieces = read_ascending(self.view, self.reader, first=first, last=last)
+        pieces = read_ascending(self.view, self.reader, first=first, last=last, check=self.check)
         if spec.aggregations:
             aggregator = Aggregator(
                 spec.aggregations, step_ns=spec.step_ns, quantile=spec.quantile, label=spec.start
             )
-            yield from aggregator.run(rechunk(pieces, QUERY_CHUNK_READINGS))
+            yield from aggregator.run(self._checked(rechunk(pieces, QUERY_CHUNK_READINGS)))
         else:
             for piece in pieces:
                 yield {Aggregation.RAW: piece}
+
+    def _checked(self, pieces: Iterator[Columns]) -> Iterator[Columns]:
+        """Runs that overlap are one piece, of any length."""
+        for piece in pieces:
+            self.check()
+            yield piece
 
 
 def _descending(read: _Read, view: SeriesView, *, first: int, last: int) -> Segment:

@@ -8,7 +8,7 @@ by the iterator: a pool thread runs it while apply goes on.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,8 +107,13 @@ def pack_chunk(columns: Columns) -> Chunk:
     return Chunk(codec, len(columns.times), times, values, int(columns.times[0]), int(columns.times[-1]))
 
 
-def read_ascending(view: SeriesView, reader: StoreReader, *, first: int, last: int) -> Iterator[Columns]:
-    """Readings with first <= time <= last, in pieces of any length above 0."""
+def read_ascending(
+    view: SeriesView, reader: StoreReader, *, first: int, last: int, check: Callable[[], None] = lambda: None
+) -> Iterator[Columns]:
+    """Readings with first <= time <= last, in pieces of any length above 0.
+
+    check: called before each run is decoded or left out, some milliseconds apart; what it raises ends the read.
+    """
     integer = bool(view.integer)
     where = f"series {view.sensor}/{view.metric}"
     opened: list[tuple[tuple[int, int], Columns]] = []
@@ -116,6 +121,7 @@ def read_ascending(view: SeriesView, reader: StoreReader, *, first: int, last: i
         _durable_runs(view, reader, first, last), _memory_runs(view), key=lambda run: run.chunk.min_time
     )
     for run in runs:
+        check()
         if run.chunk.max_time < first or run.chunk.min_time > last:
             continue
         # Nothing that is still to come lies before this run: all below it is complete.

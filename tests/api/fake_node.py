@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from appliance.api.port import Watcher
 from appliance.errors import RaftberryError
 from appliance.model import Configuration, Member, MemberId, Position, Role
+from appliance.node.scan import ScanRoom, Share
 from appliance.state import (
     EntryEffects,
     KeyRecord,
@@ -167,6 +168,10 @@ class FakeSlices(Generic[Taken]):
     def __init__(self, found: Sequence[Taken]) -> None:
         self._found = found
 
+    @property
+    def taken_count(self) -> int:
+        return len(self._found)
+
     def capture_some(self) -> bool:
         return True
 
@@ -191,6 +196,10 @@ class FakeState:
             Member(MemberId(1), "node-1", 1, "127.0.0.1:7441"),
             Member(MemberId(2), "node-2", 2, "127.0.0.1:7451"),
         ]
+
+    @property
+    def series_count(self) -> int:
+        return max(len(self.latest_list), len(self.series_list))
 
     def latest(self, sensor: str, metric: str) -> Iterable[SeriesLatest]:
         is_sensor, is_metric = matcher(sensor), matcher(metric)
@@ -258,6 +267,7 @@ class FakeNode:
         self.watch_ends = asyncio.Event()
         self.watches_open = 0
         self.subscription = Events([])
+        self.list_room = ScanRoom(1_000, "others are running")
         self.wall = 1_800_000_000_000_000_000
         self.doubt = ""
 
@@ -294,6 +304,9 @@ class FakeNode:
         if self.barrier_error:
             raise self.barrier_error
         return self.state.position
+
+    async def room_to_list(self, series_count: int) -> Share:
+        return await self.list_room.take(series_count)
 
     async def query(self, spec: QuerySpec) -> Result:
         self.specs.append(spec)

@@ -136,6 +136,73 @@ async def test_a_caller_may_leave_while_its_query_is_computed(alone: Alone) -> N
     assert is_closed.is_set()
 
 
+async def test_who_leaves_a_query_has_its_thread_end_soon_and_takes_no_other(alone: Alone) -> None:
+    is_begun, is_abandoned = threading.Event(), threading.Event()
+    ends: list[str] = []
+
+    def chunks() -> Iterator[object]:
+        try:
+            yield object()
+            is_begun.set()
+            is_abandoned.wait(10)
+            yield object()
+            ends.append("computed on")
+        finally:
+            ends.append("items")
+
+    reader = alone.core.store.snapshot()
+    close = reader.close
+    reader.close = lambda: (close(), ends.append("reader"))[0]  # type: ignore[method-assign, func-returns-value]
+    may_abandon: list[Callable[[], None]] = []
+    running = RunningScan(
+        chunks(),
+        reader,
+        alone.workers,
+        position=alone.node.state.position,
+        at_once=8,
+        abandon=lambda: may_abandon.append(is_abandoned.set),
+        on_close=lambda: ends.append("room"),
+    )
+
+    async def read() -> None:
+        async for _ in running:
+            pass
+
+    reading = asyncio.create_task(read())
+    await asyncio.get_running_loop().run_in_executor(None, is_begun.wait)
+    reading.cancel()
+    leaving = asyncio.create_task(running.aclose())
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.wait([reading, leaving])
+    # The second of two threads is free, and the thread that computes has not ended yet.
+    assert await asyncio.wait_for(alone.workers.in_pool(lambda: "an answer"), 5) == "an answer"
+    assert ends == []
+    may_abandon.pop()()
+    await running.aclose()
+    assert ends == ["items", "reader", "room"]
+    assert not may_abandon
+
+
+async def test_who_leaves_before_a_thread_is_free_has_nothing_computed(alone: Alone) -> None:
+    may_end = threading.Event()
+    others = [asyncio.create_task(alone.workers.in_pool(may_end.wait)) for _ in range(2)]
+    await asyncio.sleep(0)
+    begun: list[int] = []
+    reader = alone.core.store.snapshot()
+    running = RunningScan(map(begun.append, [1]), reader, alone.workers, position=reader.position, at_once=8)
+    reading = asyncio.ensure_future(anext(aiter(running)))
+    await asyncio.sleep(0)
+    reading.cancel()
+    closing = asyncio.create_task(running.aclose())
+    await asyncio.sleep(0)
+    may_end.set()
+    await asyncio.gather(closing, *others)
+    assert begun == []
+    with pytest.raises(AssertionError):
+        reader.get("meta", b"")
+
+
 async def test_a_caller_who_leaves_before_its_checkpoint_ends_harms_nobody(alone: Alone) -> None:
     leaving = asyncio.create_task(alone.node.checkpoint())
     await asyncio.sleep(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.errors import Overloaded
-from appliance.state import Aggregation, QueryChunk, QuerySpec, StateOptions, aggregate, query
+from appliance.state import Aggregation, QueryChunk, QuerySpec, StateOptions, aggregate, query, sweep
+from appliance.state.aggregate import Aggregator, Result
 from appliance.state.columns import Columns
 from appliance.state.operations import delete_series
+from appliance.state.series import Chunk
 from raftberry.v1 import reading_pb2
 from tests.state.fakes import Cluster, write
 
@@ -149,6 +152,58 @@ def test_chunks_are_bounded_and_abandoned_queries_close_their_reader() -> None:
     iterator = prepared.run()
     next(iterator)
     iterator.close()  # type: ignore[attr-defined]
+    assert prepared.reader.is_closed  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize(("aggregations", "step"), [((), 0), ((Aggregation.MEAN,), 0), (ALL, 7)])
+@pytest.mark.parametrize("is_durable", [False, True])
+def test_an_abandoned_query_ends_within_a_series(
+    is_durable: bool,
+    aggregations: tuple[Aggregation, ...],
+    step: int,
+    descending: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = Cluster()
+    for begin in range(0, 100_000, 5_000):
+        node.apply(write(list(range(begin, begin + 5_000)), [float(n * n % 997) for n in range(5_000)]))
+    if is_durable:
+        node.checkpoint()
+    spec = QuerySpec("", "", aggregations=aggregations, step_ns=step, descending=descending)
+    prepared = node.state.prepare_query(spec, node.store.reader())
+    decoded: list[Chunk] = []
+    real = sweep.load_chunk
+
+    def load(chunk: Chunk, *, integer: bool, where: str) -> Columns:
+        decoded.append(chunk)
+        if len(decoded) == 3:
+            prepared.abandon()
+        return real(chunk, integer=integer, where=where)
+
+    monkeypatch.setattr(sweep, "load_chunk", load)
+    assert sum(len(chunk.times) for chunk in prepared.run()) < 100_000
+    assert len(decoded) == 3
+    assert prepared.reader.is_closed  # type: ignore[attr-defined]
+
+
+def test_an_abandoned_aggregate_ends_within_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Cluster()
+    node.apply(write(list(range(50_000)), [1.0] * 50_000))
+    prepared = node.state.prepare_query(
+        QuerySpec("", "", aggregations=(Aggregation.MEAN,)), node.store.reader()
+    )
+    fed: list[int] = []
+    real = Aggregator._feed
+
+    def feed(self: Aggregator, piece: Columns) -> Iterator[Result]:
+        fed.append(len(piece.times))
+        prepared.abandon()
+        return real(self, piece)
+
+    monkeypatch.setattr(Aggregator, "_feed", feed)
+    assert list(prepared.run()) == []
+    assert fed == [query.QUERY_CHUNK_READINGS]
     assert prepared.reader.is_closed  # type: ignore[attr-defined]
 
 

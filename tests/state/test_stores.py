@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import lmdb
 import pytest
 
-from appliance.state import QuerySpec, StateMachine, StateOptions
+from appliance.state import QuerySpec, StateMachine, StateOptions, sweep
+from appliance.state.columns import Columns
 from appliance.state.operations import delete_series, put_key
+from appliance.state.series import Chunk
 from appliance.storage.lmdb_store import LmdbStore
 from appliance.storage.memory import MemoryDisk, MemoryStore
 from appliance.storage.store import Store
@@ -26,6 +29,33 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     )
     yield opened
     opened.close()
+
+
+def test_a_query_abandoned_among_blocks_closes_its_reader_and_no_other(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Cluster(OPTIONS)
+    for begin in range(0, 4_000, 1_000):
+        node.apply(write(list(range(begin, begin + 1_000)), [1.0] * 1_000))
+    work = node.state.capture_checkpoint()
+    store.commit(work.batch(store.snapshot))
+    node.state.checkpoint_done(work)
+    left, stays = (node.state.prepare_query(QuerySpec("", ""), store.snapshot()) for _ in range(2))
+    decoded: list[Chunk] = []
+    real = sweep.load_chunk
+
+    def load(chunk: Chunk, *, integer: bool, where: str) -> Columns:
+        decoded.append(chunk)
+        left.abandon()
+        return real(chunk, integer=integer, where=where)
+
+    monkeypatch.setattr(sweep, "load_chunk", load)
+    assert list(left.run()) == []
+    assert len(decoded) == 1
+    with pytest.raises((AssertionError, lmdb.Error)):
+        left.reader.get("meta", b"")
+    assert sum(len(chunk.times) for chunk in stays.run()) == 4_000
+    assert len(decoded) == 1 + 4
 
 
 def test_checkpoints_in_a_real_store_restore_the_same_state(store: Store) -> None:
