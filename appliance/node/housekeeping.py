@@ -25,7 +25,7 @@ from appliance.node.rooms import Rooms
 from appliance.node.scrub import Scrub
 from appliance.node.snapshot_receiver import SnapshotReceiver
 from appliance.node.snapshot_sender import SnapshotSender
-from appliance.node.space import Space, needs_space
+from appliance.node.space import Space, frees_space, needs_space
 from appliance.node.workers import Workers
 from appliance.node.writing import WritePath
 from appliance.state import Applied, StateMachine
@@ -83,6 +83,9 @@ class Housekeeping:
         self._waiting: list[Callable[[Position], None]] = []
         """For the checkpoint under way."""
 
+        self._deleted_index = 0
+        """Of the last entry that deletes: a full quota has the room with the checkpoint that covers it."""
+
         self._expiring_at = 0
         self._no_room: str | None = None
         """As judged since the last cycle; None: not yet."""
@@ -101,6 +104,8 @@ class Housekeeping:
         """A checkpoint is due by what a start would have to apply again, not by what that takes in the log."""
         self._since_checkpoint_bytes += command_bytes(entry)
         self.sizes.added(applied.index, len(entry))
+        if self.space.is_full and applied.command and any(map(frees_space, applied.command.operations)):
+            self._deleted_index = applied.index
         self.retention.applied(applied)
 
     def installed(self, position: Position) -> None:
@@ -187,8 +192,10 @@ class Housekeeping:
             return
         if self._node.receiver.is_receiving or self._node.receiver.is_finishing:
             return
-        is_freeing = self.space.needs_checkpoint and not self.retention.is_dropping
-        if not self._wanted and not is_freeing and not self.space.log_can_shrink and not self._is_due():
+        is_dropping, has_deleted = self.retention.is_dropping, self._deleted_index > self.checkpoint.index
+        is_freeing = self.space.needs_checkpoint and not is_dropping
+        is_needed = is_freeing or self.space.log_can_shrink or (has_deleted and not is_dropping)
+        if not self._wanted and not is_needed and not self._is_due():
             return
         if self._node.state.position.index <= self.checkpoint.index:
             self._answer_wanted()

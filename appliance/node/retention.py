@@ -310,7 +310,7 @@ class RetentionKeeper:
     @property
     def is_dropping(self) -> bool:
         """Some of what shall go is not proposed or not applied yet."""
-        return bool(self._oldest) or self.is_waiting
+        return bool(self._drops or self._oldest) or self.is_waiting
 
     def _propose(self, operations: list[command_pb2.Operation]) -> None:
         self._node.writes.propose_own(operations)

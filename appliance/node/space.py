@@ -24,6 +24,14 @@ LOG_SLACK_PART: Final = 32
 _OFF_LIMITS_WHEN_FULL: Final = frozenset({"write", "put", "set_series"})
 
 
+_FREE_WITH_CHECKPOINT: Final = frozenset({"delete", "expire", "delete_series", "drop_readings"})
+
+
+def frees_space(operation: command_pb2.Operation) -> bool:
+    """Not at once: with the checkpoint that covers it."""
+    return operation.WhichOneof("kind") in _FREE_WITH_CHECKPOINT
+
+
 def needs_space(operation: command_pb2.Operation) -> bool:
     return operation.WhichOneof("kind") in _OFF_LIMITS_WHEN_FULL
 
@@ -57,7 +65,7 @@ class Space:
         """Why nothing that needs space is taken; empty: it is."""
         options = self._options()
         percent = 100 * self.used_bytes // options.store_bytes_max
-        if percent >= WRITE_LIMIT_PERCENT:
+        if self.is_full:
             what = "delete series, or set storage.when_full = drop_oldest"
             if options.when_full == DROP_OLDEST:
                 what = "the oldest readings are being dropped, retry later"
@@ -84,6 +92,10 @@ class Space:
         if options.when_full != DROP_OLDEST or self._waits_for_checkpoint or self.log_can_shrink:
             return False
         return self.is_tight
+
+    @property
+    def is_full(self) -> bool:
+        return 100 * self.used_bytes >= WRITE_LIMIT_PERCENT * self._options().store_bytes_max
 
     @property
     def is_tight(self) -> bool:

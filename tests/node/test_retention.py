@@ -429,6 +429,24 @@ def test_readings_stay_when_without_them_keys_would_fill_the_store_still() -> No
         assert leader.core.housekeeping.space.refusal() == ""
 
 
+def test_deletes_make_room_in_a_full_store_that_refuses_writes() -> None:
+    with cluster(size=1, options=replace(QUOTA, when_full=REFUSE)) as made:
+        leader = made.elect()
+        held = 0
+        while not leader.core.housekeeping.space.refusal():
+            submit(made, leader, put_key(f"k{held}", bytes(20_000)))
+            held += 1
+        made.run_for(5_000)
+        with pytest.raises(Overloaded, match="delete series"):
+            submit(made, leader, put_key("more", b""))
+        for number in range(10):
+            submit(made, leader, delete_key(f"k{number}"))
+        made.run_for(1_000)
+        assert leader.core.housekeeping.space.refusal() == ""
+        submit(made, leader, put_key("k0", bytes(20_000)))
+        assert leader.core.state.key_count == held - 9
+
+
 def test_rounds_that_free_nothing_come_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_sizes, "MARK_BYTES", 10_000)
     with cluster(size=1, options=QUOTA) as made:
