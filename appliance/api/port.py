@@ -137,12 +137,14 @@ class NodeStatus(Protocol):
 
 
 class Slices(Capturing, Protocol[Taken]):
+    def results(self) -> Iterator[Taken]:
+        """Once all is captured; in order."""
+
+
+class SeriesSlices(Slices[Taken], Protocol[Taken]):
     @property
     def taken_count(self) -> int:
         """Once all is captured, before results."""
-
-    def results(self) -> Iterator[Taken]:
-        """Once all is captured; in order."""
 
 
 class State(Protocol):
@@ -156,10 +158,10 @@ class State(Protocol):
     def series(self, sensor: str, metric: str) -> Iterable[SeriesInfo]: ...
     def begin_latest(
         self, sensor: str, metric: str, is_visible: IsVisible | None = None
-    ) -> Slices[SeriesLatest]: ...
+    ) -> SeriesSlices[SeriesLatest]: ...
     def begin_series(
         self, sensor: str, metric: str, is_visible: IsVisible | None = None
-    ) -> Slices[SeriesInfo]: ...
+    ) -> SeriesSlices[SeriesInfo]: ...
     def producer_highest(self, producer_id: str) -> int: ...
     def key(self, key: str) -> KeyRecord | None: ...
     def begin_keys(

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from itertools import islice
 from typing import Final, TypeVar
 
-from appliance.api.port import Node, Slices
+from appliance.api.port import Node, SeriesSlices
 from appliance.limits import MESSAGE_BYTES_MAX, NAME_BYTES_MAX
 from appliance.node.scan import Share, capture
 from appliance.state.names import is_pattern
@@ -30,7 +30,7 @@ async def room_for(node: Node, sensor: str, metric: str) -> Share:
 
 
 async def in_slices(
-    taken: Slices[Taken], convert: Callable[[Taken], Converted], share: Share
+    taken: SeriesSlices[Taken], convert: Callable[[Taken], Converted], share: Share
 ) -> AsyncIterator[list[Converted]]:
     """At least one list, empty where nothing was found. The caller gives the loop a turn with each.
 
