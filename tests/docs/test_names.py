@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from appliance.api import failures
 from appliance.config import Config
 from tests.docs.pages import PAGES, ROOT, code_of
 
@@ -103,3 +104,8 @@ def test_the_api_reference_is_what_the_protos_say() -> None:
     ).stdout
     current = (ROOT / "docs/api.md").read_text("utf-8")
     assert made == current, "docs/api.md is older than proto/: run script/generate-docs"
+
+
+def test_every_reason_of_an_error_is_named() -> None:
+    page = (ROOT / "README.md").read_text("utf-8")
+    assert [verdict.reason for verdict in failures.TABLE.values() if f"`{verdict.reason}`" not in page] == []
