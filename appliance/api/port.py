@@ -202,8 +202,8 @@ class Node(Protocol):
 
     async def query(self, spec: QuerySpec) -> QueryResult: ...
 
-    async def room_to_list(self, series_count: int) -> Share:
-        """To hold the figures of so many series for a client; give it back. 0: given at once. Raises Overloaded."""
+    async def room_to_list(self, sensor: str, metric: str) -> Share:
+        """To hold for a client what a read by these globs finds; give it back. Few series need none. Overloaded."""
 
     async def serve_watch(self, *, after_index: int, watcher: Watcher) -> None:
         """watcher takes every applied entry behind after_index; without end."""

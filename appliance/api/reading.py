@@ -25,7 +25,7 @@ from appliance.api.calls import (
 )
 from appliance.api.columns import grouped
 from appliance.api.port import AppliedEffects, Node
-from appliance.api.slices import in_slices, room_for
+from appliance.api.slices import in_slices
 from appliance.api.stream_write import StreamWriter
 from appliance.api.watching import FanOut, SeriesFilter, run_watch, series_filter
 from appliance.api.write_request import write_operation
@@ -72,7 +72,7 @@ class ReadingService:
         metric = validate.pattern("metric", request.metric)
         is_visible = present_caller().check_read(sensor, metric)
         await self._barrier(request.consistency, context)
-        with await room_for(self._node, sensor, metric) as share:
+        with await self._node.room_to_list(sensor, metric) as share:
             # Without an await in between, so that the readings are those of exactly this position.
             position, latest = (
                 self._node.state.position,
@@ -127,7 +127,7 @@ class ReadingService:
         metric = validate.pattern("metric", request.metric)
         is_visible = present_caller().check_read(sensor, metric)
         await self._barrier(request.consistency, context)
-        with await room_for(self._node, sensor, metric) as share:
+        with await self._node.room_to_list(sensor, metric) as share:
             position, series = (
                 self._node.state.position,
                 self._node.state.begin_series(sensor, metric, is_visible),

@@ -10,10 +10,9 @@ from collections.abc import AsyncIterator, Callable
 from itertools import islice
 from typing import Final, TypeVar
 
-from appliance.api.port import Node, SeriesSlices
+from appliance.api.port import SeriesSlices
 from appliance.limits import MESSAGE_BYTES_MAX, NAME_BYTES_MAX
 from appliance.node.scan import Share, capture
-from appliance.state.names import is_pattern
 
 ITEMS_PER_MESSAGE: Final = 128
 
@@ -21,12 +20,6 @@ assert ITEMS_PER_MESSAGE * 66 * NAME_BYTES_MAX < MESSAGE_BYTES_MAX, "a series wi
 
 Taken = TypeVar("Taken")
 Converted = TypeVar("Converted")
-
-
-async def room_for(node: Node, sensor: str, metric: str) -> Share:
-    """What a read by these globs may hold; few series need none. Raises Overloaded."""
-    count = node.state.series_count if is_pattern(sensor) or is_pattern(metric) else 1
-    return await node.room_to_list(count if count > ITEMS_PER_MESSAGE else 0)
 
 
 async def in_slices(

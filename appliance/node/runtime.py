@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 
 from appliance.errors import CorruptData, NotApplied, Overloaded, Quarantined, RaftberryError
@@ -31,6 +32,8 @@ from appliance.node.watches import Watches
 from appliance.node.workers import ThreadWorkers
 from appliance.state import QueryChunk, QuerySpec, StateMachine
 from appliance.state.membership import Change
+from appliance.state.moment import ITEMS_PER_TURN
+from appliance.state.names import is_pattern
 from appliance.state.operations import verify_state
 from raftberry.internal.v1 import backup_pb2, command_pb2
 
@@ -54,7 +57,7 @@ class Node:
         self, core: NodeCore, workers: ThreadWorkers, on_fatal: Callable[[BaseException], None]
     ) -> None:
         self._core, self._workers, self._on_fatal = core, workers, on_fatal
-        workers.guarded = self._take_result
+        workers.guarded = partial(self._turn, "result")
         self._loop = asyncio.get_running_loop()
         self._is_cycle_due = self._is_upkeep_due = False
         self._is_stopped = False
@@ -132,7 +135,8 @@ class Node:
         self._is_cycle_due = False
         if self._is_stopped:
             return
-        self.cycled_ns = self._turn("cycle", self._core.cycle)
+        self._turn("cycle", self._core.cycle)
+        self.cycled_ns = self._core.clock.monotonic_ns()
         if not self._is_upkeep_due:
             # Behind the answers and the watchers, which the cycle put on the loop before it.
             self._is_upkeep_due = True
@@ -159,17 +163,10 @@ class Node:
         self._timer = None
         self._cycle()
 
-    def _take_result(self, call: Callable[[], None]) -> None:
-        """Of a thread's work."""
-        self._turn("result", call)
-
-    def _turn(self, kind: str, call: Callable[[], None]) -> int:
-        """Returns when it ended."""
+    def _turn(self, kind: str, call: Callable[[], None]) -> None:
         began_ns = self._core.clock.monotonic_ns()
         self.guarded(call)
-        ended_ns = self._core.clock.monotonic_ns()
-        self.turns.observe(kind, ended_ns - began_ns)
-        return ended_ns
+        self.turns.observe(kind, self._core.clock.monotonic_ns() - began_ns)
 
     def guarded(self, call: Callable[[], None]) -> None:
         """Damage puts the node into quarantine; anything else unexpected ends the process (H11)."""
@@ -239,15 +236,13 @@ class Node:
         return self.state.position
 
     async def query(self, spec: QuerySpec) -> RunningScan[QueryChunk]:
-        share = await self._scan_room.take()
-        try:
-            if self._core.quarantine_reason:
-                raise Quarantined(self._core.quarantine_reason)
+        with ExitStack() as held:
+            held.enter_context(await self._scan_room.take())
+            share = held.enter_context(await self.room_to_list(spec.sensor, spec.metric))
             prepared = self.state.begin_query(spec, self._core.store.snapshot())
             await capture(prepared)
-        except BaseException:
-            share.give_back()
-            raise
+            share.keep(prepared.views.taken_count)
+            give_back = held.pop_all().close
         return RunningScan(
             prepared.run(),
             prepared.reader,
@@ -256,11 +251,13 @@ class Node:
             at_once=QUERY_READINGS_AT_ONCE,
             size_of=lambda chunk: len(chunk.times) + CHUNK_OVERHEAD,
             abandon=prepared.abandon,
-            on_close=share.give_back,
+            on_close=give_back,
         )
 
-    async def room_to_list(self, series_count: int) -> Share:
-        share = await self._list_room.take(series_count)
+    async def room_to_list(self, sensor: str, metric: str) -> Share:
+        is_one = sensor and metric and not is_pattern(sensor) and not is_pattern(metric)
+        count = 1 if is_one else self.state.series_count
+        share = await self._list_room.take(count if count > ITEMS_PER_TURN else 0)
         if self._core.quarantine_reason:
             share.give_back()
             raise Quarantined(self._core.quarantine_reason)

@@ -70,7 +70,7 @@ class StandbyNode:
     async def query(self, spec: QuerySpec) -> RunningScan[QueryChunk]:
         self._refuse()
 
-    async def room_to_list(self, series_count: int) -> Share:
+    async def room_to_list(self, sensor: str, metric: str) -> Share:
         self._refuse()
 
     async def serve_watch(self, *, after_index: int, watcher: Watcher) -> None:

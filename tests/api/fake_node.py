@@ -305,8 +305,8 @@ class FakeNode:
             raise self.barrier_error
         return self.state.position
 
-    async def room_to_list(self, series_count: int) -> Share:
-        return await self.list_room.take(series_count)
+    async def room_to_list(self, sensor: str, metric: str) -> Share:
+        return await self.list_room.take()
 
     async def query(self, spec: QuerySpec) -> Result:
         self.specs.append(spec)

@@ -14,6 +14,7 @@ from appliance.api.reading import ReadingService
 from appliance.errors import Overloaded, Quarantined
 from appliance.node import runtime, scan
 from appliance.node.scan import ScanRoom
+from appliance.state import QuerySpec
 from appliance.state.moment import ITEMS_PER_TURN
 from raftberry.v1 import reading_pb2
 from tests.node.test_runtime import Alone
@@ -73,6 +74,18 @@ async def test_one_read_of_all_series_too_many_is_refused_and_those_of_few_are_n
     await held.pop().aclose()
 
 
+async def test_queries_share_the_room_of_lists(reads: Reads) -> None:
+    node = reads.alone.node
+    held = [await node.query(QuerySpec("*", "*")) for _ in range(2)]
+    assert reads.free == 0
+    with pytest.raises(Overloaded, match="lists of"):
+        await node.query(QuerySpec("*", "*"))
+    named = await node.query(QuerySpec("s0007", "m"))
+    assert [len(batch) async for batch in named] == [1]
+    for one in held:
+        await one.aclose()
+
+
 async def test_of_the_room_to_look_only_that_for_what_was_found_is_kept(reads: Reads) -> None:
     held = [reads.open("s000*") for _ in range(30)]
     for read in held:
@@ -109,11 +122,12 @@ async def test_a_read_that_fails_gives_its_room_back(reads: Reads, monkeypatch: 
 async def test_who_waited_for_room_on_a_node_in_quarantine_is_told(reads: Reads) -> None:
     reads.alone.core.quarantine("its card is broken")
     with pytest.raises(Quarantined):
-        await reads.alone.node.room_to_list(SERIES)
+        await reads.alone.node.room_to_list("*", "m")
 
 
 async def test_few_series_never_wait(reads: Reads) -> None:
-    with await reads.alone.node.room_to_list(2 * SERIES), await reads.alone.node.room_to_list(0):
+    room = reads.alone.node.room_to_list
+    with await room("*", "m"), await room("", ""), await room("s0007", "m"):
         assert reads.free == 0
 
 
