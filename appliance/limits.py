@@ -100,8 +100,8 @@ SCANS_MAX: Final = 32
 memory."""
 
 LISTED_SERIES_MAX: Final = 4 * SERIES_MAX
-"""Of all reads of latest readings, lists and queries together: some 200 bytes each, captured before the first is sent and
-held until the client has taken them."""
+"""Of all reads of latest readings, lists and queries together: some 200 bytes each, captured before the first is sent
+and held until the client has taken them."""
 
 STREAM_STALL_S_MAX: Final = 30.0
 """A read whose client takes nothing for so long is ended: as long as it lasts, no page that the store frees is used
