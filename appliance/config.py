@@ -290,17 +290,6 @@ def _check_addresses(addresses: Mapping[str, str], *, is_plaintext_allowed: bool
 
 def _check_members(config: Config) -> None:
     members = config.cluster.initial_members
-    own = members.get(config.node.name, "")
-    if (
-        own
-        and config.peer.address == AUTO
-        and not is_loopback(split_address(own, what="cluster.initial_members")[0])
-    ):
-        raise ConfigurationError(
-            f"cluster.initial_members: this node is {own}, but listens for the others on "
-            f"{config.listening('').peer.address} only; set peer.address (--peer-address 0.0.0.0:PORT), and "
-            "client.address where clients are on other machines"
-        )
     if config.peer.advertise:
         split_address(config.peer.advertise, what="peer.advertise")
     owners: dict[str, str] = {}
@@ -316,6 +305,17 @@ def _check_members(config: Config) -> None:
         raise ConfigurationError(
             f"cluster.initial_members: names {names}, but this node is {config.node.name!r}; "
             "set node.name (--name) to one of them, or add it"
+        )
+    own = members.get(config.node.name, "")
+    if (
+        own
+        and config.peer.address == AUTO
+        and not is_loopback(split_address(own, what="cluster.initial_members")[0])
+    ):
+        raise ConfigurationError(
+            f"cluster.initial_members: this node is {own}, but listens for the others on "
+            f"{config.listening('').peer.address} only; set peer.address (--peer-address 0.0.0.0:PORT), and "
+            "client.address where clients are on other machines"
         )
 
 

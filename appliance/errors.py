@@ -14,6 +14,9 @@ from typing import ClassVar
 class RaftberryError(Exception):
     """Base of all our errors. str(error) is complete: what failed, what was done, what to do."""
 
+    leaves_doubt: ClassVar[bool] = False
+    """A write of the caller's may have been applied, or may still be."""
+
     @property
     def message(self) -> str:
         return str(self)
@@ -46,6 +49,8 @@ class ConditionFailed(NotApplied):
 
 class SequenceTooOld(NotApplied):
     """The sequence lies below the producer's window: this request did nothing, an earlier one with it may have."""
+
+    leaves_doubt = True
 
 
 class SequenceReused(NotApplied):
@@ -99,7 +104,7 @@ class RateLimited(Overloaded):
 class OutcomeUnknown(RaftberryError):
     """The deadline passed, or the trail was lost, while the request may still be applied."""
 
-    is_write: ClassVar[bool] = True
+    leaves_doubt = True
 
 
 class Fatal(RaftberryError):

@@ -89,7 +89,7 @@ def _verdict(error: BaseException) -> Verdict:
 def _details(
     error: BaseException, verdict: Verdict
 ) -> list[error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo]:
-    is_known = isinstance(error, errors.NotApplied) and not isinstance(error, errors.SequenceTooOld)
+    is_known = isinstance(error, errors.NotApplied) and not error.leaves_doubt
     outcome = NOT_APPLIED if is_known else OUTCOME_UNKNOWN
     info = error_details_pb2.ErrorInfo(reason=verdict.reason, domain=DOMAIN, metadata={"outcome": outcome})
     details: list[

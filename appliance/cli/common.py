@@ -23,7 +23,6 @@ from raftberry.v1 import reading_pb2
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-SECOND_NS: Final = 1_000_000_000
 DURATION_MAX: Final = 292 * DURATION_UNITS["y"]
 """Of nanoseconds 63 bits hold no more years: neither requests nor clocks do."""
 
@@ -225,10 +224,12 @@ def require_producer_pair(producer: str | None, sequence: int | None) -> None:
         raise click.UsageError("--producer and --sequence go together.")
 
 
-def require_whole_seconds(option: str, span: Duration) -> None:
+def whole_seconds(option: str, span: Duration) -> int:
     """What the nodes count in seconds is not cut short unseen."""
-    if span < SECOND_NS or span % SECOND_NS:
+    seconds, rest_ns = divmod(span, DURATION_UNITS["s"])
+    if rest_ns or not seconds:
         raise click.UsageError(f"{option} is counted in whole seconds, from 1s on.")
+    return seconds
 
 
 def given(*options: str) -> list[str]:

@@ -10,12 +10,11 @@ import click
 
 from appliance import errors
 from appliance.cli.common import (
-    SECOND_NS,
     DurationType,
     connect,
     connection_options,
     note,
-    require_whole_seconds,
+    whole_seconds,
 )
 from appliance.cli.main import EXIT_OK
 from appliance.client.connection import Connection
@@ -55,7 +54,7 @@ def invite(
     \b
     Example: raftberry invite
     """
-    require_whole_seconds("--ttl", ttl)
+    ttl_seconds = whole_seconds("--ttl", ttl)
     with connect(endpoints, timeout) as connection:
         boots_before = connection.call(GET_STATUS, cluster_pb2.GetStatusRequest()).boot_count
         opened = connection.call(OPEN, local_pb2.OpenRequest(host=host))
@@ -63,10 +62,10 @@ def invite(
             note(f"this node listens for other machines from now on, encrypted, as {opened.host}")
         end = time.monotonic() + timeout / 1e9
         _await_secured(connection, end, boots=boots_before if opened.was_open else boots_before + 1)
-        request = access_pb2.CreateInviteRequest(uses=uses, ttl_seconds=ttl // SECOND_NS)
+        request = access_pb2.CreateInviteRequest(uses=uses, ttl_seconds=ttl_seconds)
         made = connection.call(CREATE_INVITE, request, is_repeatable=False)
     times = "once" if uses == 1 else f"{uses} times"
-    note(f"on the other machine, within {_spoken(ttl)}, {times}:")
+    note(f"on the other machine, within {_spoken(ttl_seconds)}, {times}:")
     if not discover:
         click.echo(f"sudo raftberry join {shlex.quote(made.host)} {made.invite}")
         return
@@ -219,8 +218,7 @@ def _give_up_at(end: float, state: str) -> None:
     time.sleep(PAUSE_S)
 
 
-def _spoken(span: Duration) -> str:
-    seconds = span // SECOND_NS
+def _spoken(seconds: int) -> str:
     for unit, name in ((3600, "h"), (60, "min")):
         if seconds % unit == 0:
             return f"{seconds // unit} {name}"

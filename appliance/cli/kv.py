@@ -26,7 +26,7 @@ from appliance.cli.common import (
     output_option,
     producer_options,
     require_producer_pair,
-    require_whole_seconds,
+    whole_seconds,
 )
 from appliance.cli.output import Row, emit, emit_forever, emit_one
 from appliance.client.methods import DELETE, GET, LIST, PUT
@@ -87,8 +87,7 @@ def put(
     require_producer_pair(producer, sequence)
     if (value is None) == (file is None):
         raise click.UsageError("Give a VALUE or a --file.")
-    if ttl is not None:
-        require_whole_seconds("--ttl", ttl)
+    ttl_seconds = 0 if ttl is None else whole_seconds("--ttl", ttl)
     content = file.read_bytes() if file else (value or "").encode(errors="surrogateescape")
     if len(content) > limits.VALUE_BYTES_MAX:
         raise click.BadParameter(
@@ -99,7 +98,7 @@ def put(
         key=key,
         value=content,
         if_mod_revision=if_mod_revision,
-        ttl_seconds=(ttl or 0) // 10**9,
+        ttl_seconds=ttl_seconds,
         producer_id=producer or "",
         sequence=sequence or 0,
     )

@@ -165,9 +165,7 @@ def _open_closed_streams() -> None:
 def _report(error: Exception, arguments: Sequence[str]) -> int:
     if isinstance(error, click.ClickException):
         error.show()
-    elif isinstance(error, errors.SequenceTooOld) or (
-        isinstance(error, errors.OutcomeUnknown) and error.is_write
-    ):
+    elif isinstance(error, errors.RaftberryError) and error.leaves_doubt:
         _complain(f"{error}\nThe outcome is unknown: it may or may not have been applied.")
     elif isinstance(error, errors.RaftberryError):
         _complain(str(error))

@@ -36,7 +36,7 @@ class Unfinished(errors.OutcomeUnknown):
 class Unanswered(Unfinished):
     """The same of a read, which had nothing to apply."""
 
-    is_write = False
+    leaves_doubt = False
 
 
 def no_node_answers(problems: Sequence[str]) -> Unreachable:

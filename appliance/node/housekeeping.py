@@ -138,7 +138,7 @@ class Housekeeping:
             self._node.request_wake()
         self._keep_time()
         self.scrub.cycle()
-        self.space.store_bytes, self.space.journal_bytes = self.store_bytes, self.sizes.total_bytes
+        self._measure()
         self.space.log_can_shrink = self._can_shrink_log()
         self.retention.cycle(self._clock_doubt())
 
@@ -179,11 +179,14 @@ class Housekeeping:
         Asked for each write, judged once a cycle: whatever changes it wakes the node.
         """
         if self._no_room is None:
-            self.space.store_bytes, self.space.journal_bytes = self.store_bytes, self.sizes.total_bytes
+            self._measure()
             self._no_room = self.space.refusal()
             if self._node.engine.is_leader:
                 self._no_room = self.rooms.refusal(self._node.members, self._no_room)
         return self._no_room
+
+    def _measure(self) -> None:
+        self.space.store_bytes, self.space.journal_bytes = self.store_bytes, self.sizes.total_bytes
 
     def _checkpoint_if_due(self) -> None:
         if self._is_checkpointing:

@@ -197,10 +197,6 @@ class FakeState:
             Member(MemberId(2), "node-2", 2, "127.0.0.1:7451"),
         ]
 
-    @property
-    def series_count(self) -> int:
-        return max(len(self.latest_list), len(self.series_list))
-
     def latest(self, sensor: str, metric: str) -> Iterable[SeriesLatest]:
         is_sensor, is_metric = matcher(sensor), matcher(metric)
         return (each for each in self.latest_list if is_sensor(each.sensor) and is_metric(each.metric))

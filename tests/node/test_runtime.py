@@ -80,6 +80,19 @@ def failing(error: BaseException) -> Callable[[], None]:
     return work
 
 
+async def left_while_computed(running: RunningScan[object], is_begun: threading.Event) -> asyncio.Task[None]:
+    """The cancelled task of a caller who reads."""
+
+    async def read() -> None:
+        async for _ in running:
+            pass
+
+    reading = asyncio.create_task(read())
+    await asyncio.get_running_loop().run_in_executor(None, is_begun.wait)
+    reading.cancel()
+    return reading
+
+
 async def test_damage_found_in_a_thread_is_a_quarantine_and_not_the_end(alone: Alone) -> None:
     alone.workers.write("store", failing(CorruptData("store", "a wrong checksum")), lambda _: None)
     await brought_back(alone.workers)
@@ -122,13 +135,7 @@ async def test_a_caller_may_leave_while_its_query_is_computed(alone: Alone) -> N
         chunks(), alone.core.store.snapshot(), alone.workers, position=alone.node.state.position, at_once=8
     )
 
-    async def read() -> None:
-        async for _ in running:
-            pass
-
-    reading = asyncio.create_task(read())
-    await asyncio.get_running_loop().run_in_executor(None, is_begun.wait)
-    reading.cancel()
+    await left_while_computed(running, is_begun)
     closing = asyncio.create_task(running.aclose())
     await asyncio.sleep(0)
     may_end.set()
@@ -164,13 +171,7 @@ async def test_who_leaves_a_query_has_its_thread_end_soon_and_takes_no_other(alo
         on_close=lambda: ends.append("room"),
     )
 
-    async def read() -> None:
-        async for _ in running:
-            pass
-
-    reading = asyncio.create_task(read())
-    await asyncio.get_running_loop().run_in_executor(None, is_begun.wait)
-    reading.cancel()
+    reading = await left_while_computed(running, is_begun)
     leaving = asyncio.create_task(running.aclose())
     await asyncio.sleep(0)
     leaving.cancel()
